@@ -1,0 +1,402 @@
+"""The settings: what there is, what it means, and how it is read.
+
+`Settings` is the table: one row per setting, with type, cast, default and meaning together. The
+configuration that `push-server init` writes, the output of `check-config` and
+`docs/configuration.rst` are made from it. Every key can stand in the TOML file or, as
+``PUSH_SERVER_<KEY>``, in the environment, which wins. A key nobody knows is refused: a limit
+that is silently not in force is worse than a server that does not start.
+
+`load_settings` is called at start and again on SIGHUP. It either returns settings that fit
+together or raises `SettingsError`; it changes nothing.
+
+Imported by the command line and the server, and for the types by whoever is handed settings.
+"""
+
+import dataclasses
+import os
+import stat
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from push_server import casts
+from push_server.casts import Address, ApiKey, Cast, SettingsError
+from push_server.channels import Namespaces
+
+__all__ = ["SETTINGS", "Address", "ApiKey", "Setting", "Settings", "SettingsError", "load_settings"]
+
+ENVIRONMENT = "PUSH_SERVER_"
+
+NOT_SETTINGS = frozenset({"PUSH_SERVER_CONFIG"})
+"""Variables with the prefix that are something else: the path of the file."""
+
+# Ports that browsers refuse to connect to, from the list in the Fetch standard. Chromium and
+# Firefox were both seen to obey it: nothing reaches the server, and the page cannot tell why.
+BLOCKED_PORTS = frozenset(
+    [1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95]
+    + [101, 102, 103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161]
+    + [179, 389, 427, 465, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563]
+    + [587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060]
+    + [5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080]
+)
+
+_DAY = 86_400.0
+_MIB = 1024 * 1024
+
+
+class Setting(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    cast: Cast[object]
+    default: Any
+    """As it would stand in the TOML file."""
+    doc: str
+    section: str
+    secret: bool
+
+
+def _row(
+    cast: Cast[Any], default: Any, doc: str, *, section: str = "", secret: bool = False
+) -> Any:
+    return dataclasses.field(
+        default_factory=partial(cast, "default", default),
+        repr=not secret,
+        metadata={"cast": cast, "default": default, "doc": doc, "section": section,
+                  "secret": secret},
+    )
+
+
+# To add a setting:
+# 1. one row here: name, type, cast, default in TOML's terms, and a doc that says what it does,
+#    its unit, and when to change it;
+# 2. what it has to agree with, in `_CHECKS`, if there is such a thing;
+# 3. one row of good and one of bad values in tests/test_settings.py;
+# 4. `make docs`, which writes docs/configuration.rst anew.
+# `section` begins a new group, and holds for the rows that follow.
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the owner of a site decides. The defaults serve one small site as they are."""
+
+    listen: Address = _row(
+        casts.address, "127.0.0.1:6660",
+        "Where browsers connect, directly or through a port redirect or a proxy: IP address and"
+        " port, or unix:/path.",
+        section="Addresses",
+    )
+    internal_listen: Address = _row(
+        casts.address, "127.0.0.1:6667",
+        "Where the CMS publishes and the monitoring asks. Loopback, a private address or"
+        " unix:/path. Browsers are refused here.",
+    )
+    public_url: str = _row(
+        casts.optional(casts.origin), "",
+        "The push host as browsers see it, such as https://push.example.com. Requests for other"
+        " hosts are then refused.",
+    )
+    site_origins: tuple[str, ...] = _row(
+        casts.list_of(casts.origin), [],
+        "The CMS sites whose pages may connect, each exactly as browsers send it:"
+        " https://www.example.com. No wildcards.",
+    )
+    document_domain: str = _row(
+        casts.optional(casts.domain), "",
+        "The common parent domain of site and push host, such as example.com. Page and iframe"
+        " then talk by direct calls. Every sibling subdomain that also sets it can script your"
+        " pages; leave it empty to use postMessage only.",
+    )
+    trusted_proxy: str = _row(
+        casts.optional(casts.ip), "",
+        "IP address of the one reverse proxy whose X-Forwarded-For is believed. Empty: the"
+        " header is ignored.",
+    )
+    port_redirected: bool = _row(
+        casts.boolean, False,
+        "Set this if a port redirect stands in front of a `listen` port that browsers refuse"
+        " (6665 to 6669 among others).",
+    )
+    allow_public_internal: bool = _row(
+        casts.boolean, False,
+        "Set this to let `internal_listen` be an address the public can reach. Only the"
+        " signature then stands between a stranger and your users.",
+    )
+
+    broker: str = _row(
+        casts.broker, "sqlite:push.db",
+        "Where publications are kept: sqlite:PATH survives power loss, memory: survives"
+        " nothing. A relative path starts in the directory the server is started in.",
+        section="Publications",
+    )
+    namespace: Namespaces = _row(
+        casts.namespaces, {},
+        "One table per namespace, the part of a channel name before the first colon;"
+        ' [namespace."*"] is for all that have no table of their own. Keys: history_size'
+        " (publications kept per channel, 1000), history_ttl (seconds kept, 600), history_bytes"
+        " (bytes kept per channel, 16777216), client_publish (whether browsers may publish"
+        " where their token grants it, true).",
+    )
+
+    token_keys: tuple[str, ...] = _row(
+        casts.list_of(casts.token_key), [],
+        "Keys that sign the users' tokens, shared with the CMS, oldest first, 24 bytes or more"
+        " each. The last one signs; all are accepted. To rotate: add, wait one token lifetime,"
+        " remove.",
+        section="Keys", secret=True,
+    )
+    token_keys_file: str = _row(
+        casts.text, "",
+        "A file with the token keys instead, one per line, oldest first. Nobody but owner and"
+        " group may have access to it.",
+    )
+    api_keys: Mapping[str, ApiKey] = _row(
+        casts.api_keys, {},
+        "Keys that sign calls of the internal API, by name: \"whsec_…\", or"
+        " {secret = \"whsec_…\", channels = [\"chat:*\"]} for one that may publish to those"
+        " channels only.",
+        secret=True,
+    )
+
+    heartbeat: float = _row(
+        casts.seconds(0.05, 600), 25,
+        "Seconds between pings on an idle connection. Keep it below the idle timeout of every"
+        " proxy on the way, often 60.",
+        section="Times",
+    )
+    connection_max_age: float = _row(
+        casts.seconds(0.05, 7 * _DAY), 3600,
+        "Seconds after which a connection is asked to come back, so that load spreads over a"
+        " restarted server.",
+    )
+    drain_spread: float = _row(
+        casts.seconds(0, 600), 20,
+        "Seconds over which the clients come back after a restart.",
+    )
+    stall_timeout: float = _row(
+        casts.seconds(0.05, 3600), 30,
+        "Seconds a client may take nothing off a full socket before it is cut. It resumes from"
+        " its cursor.",
+    )
+    handshake_timeout: float = _row(
+        casts.seconds(0.05, 600), 10,
+        "Seconds from accept to the end of the request's head, however slowly it drips in.",
+    )
+
+    connections: int = _row(
+        casts.number(0, 10_000_000), 0,
+        "Open client connections in all. 0: 80 percent of the file descriptors the process may"
+        " have.",
+        section="Limits",
+    )
+    connections_per_user: int = _row(
+        casts.number(1, 1_000_000), 16,
+        "Open connections of one user; the oldest makes room.",
+    )
+    connections_per_ip: int = _row(
+        casts.number(1, 10_000_000), 200,
+        "Open connections from one IPv4 address or one IPv6 /64 network.",
+    )
+    handshakes_per_ip: int = _row(
+        casts.number(1, 1_000_000), 20,
+        "Connections from one address that have not sent a whole request yet.",
+    )
+    unlimited_addresses: tuple[str, ...] = _row(
+        casts.list_of(casts.ip), ["127.0.0.1", "::1"],
+        "Addresses that the limits per address do not apply to.",
+    )
+    channels_per_connection: int = _row(
+        casts.number(1, 256), 64,
+        "Channels that one connection may subscribe to, the personal one included.",
+    )
+    queue_bytes: int = _row(
+        casts.number(1024, 1024 * _MIB), 256 * 1024,
+        "Bytes that may wait for one client. One that falls further behind is cut and resumes"
+        " from its cursor.",
+    )
+    max_body: int = _row(
+        casts.number(1024, 64 * _MIB), 256 * 1024,
+        "Bytes of a request body, hence of a publication.",
+    )
+    threads: int = _row(
+        casts.number(1, 256), 8,
+        "Worker threads that answer ordinary requests. Long-lived connections need none.",
+    )
+    blocking_connections: int = _row(
+        casts.number(0, 10_000), 16,
+        "Long-lived connections that may each hold a thread where another WSGI server runs the"
+        " application.",
+    )
+
+
+def _table() -> dict[str, Setting]:
+    rows: dict[str, Setting] = {}
+    section = ""
+    for field in dataclasses.fields(Settings):
+        section = field.metadata["section"] or section
+        rows[field.name] = Setting(**{**field.metadata, "name": field.name, "section": section})
+    return rows
+
+
+SETTINGS = _table()
+"""The rows of `Settings` by name, in order."""
+
+
+def load_settings(
+    path: str | None, environ: Mapping[str, str], *, serving: bool = True
+) -> Settings:
+    """The settings in the file at `path` (None: no file) and the environment.
+
+    Raises `SettingsError` if a setting is unknown, wrong, or does not fit another. `serving`
+    False is for tools, which need no token keys.
+    """
+    values = {name: row.cast(name, given) for name, row, given in _from_file(path)}
+    for name, row, given in _from_environment(environ):
+        values[name] = row.cast(ENVIRONMENT + name.upper(), given)
+    settings = Settings(**values)  # type: ignore[arg-type]  # each row casts to its field's type
+    if settings.token_keys_file:
+        settings = dataclasses.replace(settings, token_keys=_read_token_keys(settings))
+    for check in _CHECKS:
+        check(settings)
+    if serving and not settings.token_keys:
+        raise SettingsError("token_keys", "needed to serve; `push-server init` makes one")
+    return settings
+
+
+_Given = list[tuple[str, Setting, object]]
+
+
+def _from_file(path: str | None) -> _Given:
+    if path is None:
+        return []
+    try:
+        with open(path, "rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise SettingsError("config", f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError("config", f"{path} is not TOML: {error}") from None
+    casts.refuse_unknown(content, SETTINGS)
+    return [(name, SETTINGS[name], given) for name, given in content.items()]
+
+
+def _from_environment(environ: Mapping[str, str]) -> _Given:
+    known = {ENVIRONMENT + name.upper(): row for name, row in SETTINGS.items()}
+    given = {
+        variable: value
+        for variable, value in environ.items()
+        if variable.startswith(ENVIRONMENT) and variable not in NOT_SETTINGS
+    }
+    casts.refuse_unknown(given, known)
+    return [
+        (known[variable].name, known[variable], _environment_value(value, known[variable].default))
+        for variable, value in given.items()
+    ]
+
+
+def _environment_value(value: str, default: object) -> object:
+    """The TOML value that a variable stands for; the default tells which kind is wanted.
+
+    Where a string is wanted, text that happens to be a TOML number or date (a key of digits)
+    is that text; where a list is wanted, text that is no TOML list is split at the commas.
+    """
+    try:
+        document = tomllib.loads(f"value = {value}")
+        # A line end in the variable could smuggle in further keys.
+        parsed = document["value"] if len(document) == 1 else value
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    if isinstance(default, str) and not isinstance(parsed, str):
+        return value
+    if isinstance(default, list) and not isinstance(parsed, list):
+        bare = parsed if isinstance(parsed, str) else value
+        return [part.strip() for part in bare.split(",") if part.strip()]
+    return parsed
+
+
+def _read_token_keys(settings: Settings) -> tuple[str, ...]:
+    path = settings.token_keys_file
+    if settings.token_keys:
+        raise SettingsError("token_keys_file", "give either this or token_keys, not both")
+    try:
+        with open(path, encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            lines = [line.strip() for line in file]
+    except OSError as error:
+        raise SettingsError("token_keys_file", f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError("token_keys_file", f"{path} is not UTF-8 text") from None
+    if mode & stat.S_IRWXO:
+        raise SettingsError("token_keys_file", f"anybody can get at it; run: chmod o= {path}")
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise SettingsError("token_keys_file", f"there is no key in {path}")
+    return tuple(casts.token_key("token_keys_file", key) for key in keys)
+
+
+# What two settings have to agree on. Each raises SettingsError naming the one to change.
+
+
+def _check_port(settings: Settings) -> None:
+    port = settings.listen.port
+    if port in BLOCKED_PORTS and not settings.port_redirected:
+        raise SettingsError(
+            "listen",
+            f"browsers refuse to connect to port {port}; use another, such as 6660, or set"
+            " port_redirected = true if a port redirect stands in front",
+        )
+    if settings.public_url:
+        port = casts.split_origin(settings.public_url)[2]
+        if port in BLOCKED_PORTS:
+            raise SettingsError("public_url", f"browsers refuse to connect to port {port}")
+
+
+def _check_internal_listen(settings: Settings) -> None:
+    internal = settings.internal_listen
+    if not internal.is_private and not settings.allow_public_internal:
+        raise SettingsError(
+            "internal_listen",
+            f"the public can reach {internal}; use 127.0.0.1, a private address or unix:/path,"
+            " or set allow_public_internal = true",
+        )
+    if internal == settings.listen and (internal.path or internal.port):
+        raise SettingsError("internal_listen", "needs another address than listen")
+
+
+def _check_schemes(settings: Settings) -> None:
+    if not settings.public_url:
+        return
+    scheme = casts.split_origin(settings.public_url)[0]
+    for origin in settings.site_origins:
+        if casts.split_origin(origin)[0] != scheme:
+            raise SettingsError(
+                "site_origins",
+                f"{origin} and public_url {settings.public_url} must both be http or both https:"
+                " browsers keep such pages apart",
+            )
+
+
+def _check_document_domain(settings: Settings) -> None:
+    domain = settings.document_domain
+    if not domain:
+        return
+    for name, origins in (
+        ("site_origins", settings.site_origins),
+        ("public_url", [settings.public_url] if settings.public_url else []),
+    ):
+        for origin in origins:
+            host = casts.split_origin(origin)[1]
+            if host != domain and not host.endswith("." + domain):
+                raise SettingsError(
+                    "document_domain",
+                    f"{origin} in {name} is not under {domain}; use their common parent domain,"
+                    ' or "" for postMessage',
+                )
+
+
+_CHECKS: tuple[Callable[[Settings], None], ...] = (
+    _check_port,
+    _check_internal_listen,
+    _check_schemes,
+    _check_document_domain,
+)
