@@ -1,0 +1,24 @@
+"""Fixtures that all tests may use."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from harness import PushServer
+
+
+@pytest.fixture(scope="session")
+def push() -> Iterator[PushServer]:
+    """A push server with default settings, shared by all tests of the run.
+
+    A test that uses it takes channel and user names that no other test takes.
+    """
+    with PushServer() as server:
+        yield server
+
+
+@pytest.fixture
+def push_server_factory() -> Iterator[Callable[..., PushServer]]:
+    """Makes push servers with settings of their own; they end with the test."""
+    with ExitStack() as servers:
+        yield lambda **settings: servers.enter_context(PushServer(**settings))

@@ -1,0 +1,493 @@
+"""A real push server in a process of its own, for tests that look at it from outside.
+
+    with PushServer(heartbeat=1) as push:
+        with push.sse(push.token("42", sub_ch=["node:*"]), "node:7") as alice:
+            push.api("publish", channel="node:7", data={"n": 1})
+            assert alice.take(1)[0].value["data"] == {"n": 1}
+
+Keyword arguments are settings, as in `push-server.toml`. The tokens and the API signatures
+are made here from the formulas in `docs/protocol.rst`, not with the server's code. Every
+secret that passes through is remembered, and the log must not hold one of them.
+
+Imported by the tests; needs nothing but a command line that knows `serve --config`.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from itsdangerous import Signer
+from wire import (
+    PATIENCE,
+    Address,
+    Ended,
+    Poll,
+    Response,
+    Sse,
+    Stream,
+    Wire,
+    read_response,
+    request_bytes,
+)
+
+SITE = "http://www.site.localhost:8080"
+PUSH_HOST = "push.site.localhost"
+SALT = b"push.connect.v1"
+START_LIMIT = 20.0
+STOP_LIMIT = 15.0
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def b64(data: bytes) -> str:
+    """base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def sign_token(payload: bytes, key: str, salt: bytes = SALT) -> str:
+    """A token over these bytes, from the formula alone."""
+    value = b64(payload)
+    derived = hmac.digest(key.encode(), salt, "sha256")
+    return f"{value}.{b64(hmac.digest(derived, value.encode(), 'sha256'))}"
+
+
+def issue_token(claims: Mapping[str, Any], key: str) -> str:
+    """A token over these claims, made by itsdangerous and checked against the formula."""
+    payload = json.dumps(claims, separators=(",", ":"), ensure_ascii=False).encode()
+    signer = Signer(key, salt=SALT, key_derivation="hmac", digest_method=hashlib.sha256)
+    token = signer.sign(b64(payload)).decode()
+    assert token == sign_token(payload, key)
+    return token
+
+
+def sign_webhook(secret: str, webhook_id: str, timestamp: str, body: bytes) -> str:
+    """The `webhook-signature` of a body, from the formula alone."""
+    key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    signed = f"{webhook_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
+
+
+class ApiError(Exception):
+    """Raised by `PushServer.api` if the command was refused."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(f"{response.status} {response.body[:300]!r}")
+        self.response = response
+
+
+class RawAnswer(bytes):
+    """What a connection sent, and whether the server closed it."""
+
+    closed: bool
+
+
+def toml(settings: Mapping[str, Any]) -> str:
+    """The settings as TOML; tables last. JSON spells strings, numbers and lists alike."""
+    plain, tables = [], []
+    for key, value in settings.items():
+        if key == "namespace":
+            for name, table in value.items():
+                tables.append(f'[namespace."{name}"]\n{toml(table)}')
+        elif isinstance(value, dict):
+            tables.append(f"[{key}]\n{_inline_members(value)}")
+        else:
+            plain.append(f"{key} = {json.dumps(value)}")
+    return "\n".join([*plain, *tables, ""])
+
+
+def _inline_members(table: Mapping[str, Any]) -> str:
+    lines = []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            inner = ", ".join(f"{name} = {json.dumps(entry)}" for name, entry in value.items())
+            lines.append(f"{key} = {{{inner}}}")
+        else:
+            lines.append(f"{key} = {json.dumps(value)}")
+    return "\n".join(lines)
+
+
+class PushServer:
+    """A push server process, its keys, and clients for it."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="push-test-"))
+        self.port = free_port()
+        self.internal_port = free_port()
+        self.token_keys = [secrets.token_urlsafe(32)]
+        self.api_secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        self.host = f"{PUSH_HOST}:{self.port}"
+        self.settings: dict[str, Any] = {
+            "listen": f"127.0.0.1:{self.port}",
+            "internal_listen": f"127.0.0.1:{self.internal_port}",
+            "public_url": f"http://{self.host}",
+            "site_origins": [SITE],
+            "document_domain": "site.localhost",
+            "broker": "memory:",
+            "drain_spread": 1,
+            "token_keys": self.token_keys,
+            "api_keys": {"cms": self.api_secret},
+        }
+        self.settings.update(settings)
+        if self.settings["broker"] == "sqlite":
+            self.settings["broker"] = f"sqlite:{self.folder / 'push.db'}"
+        self.token_keys = self.settings["token_keys"]
+        self.secrets: set[str] = {*self.token_keys, self.api_secret}
+        self.process: subprocess.Popen[bytes] | None = None
+        self._log_file = self.folder / "log"
+        self._killed = False
+
+    # The process
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "push-server.toml"
+
+    def write_config(self, **changes: Any) -> None:
+        """Write the configuration, with changes that stay."""
+        self.settings.update(changes)
+        self.config_file.write_text(toml(self.settings))
+
+    def start(self) -> Self:
+        """Start the process and wait until `/ready` answers 200."""
+        self.write_config()
+        # Nothing of the developer's own configuration may leak into a test.
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("PUSH_SERVER_")
+        }
+        root = str(Path(__file__).resolve().parent.parent)
+        environment["PYTHONPATH"] = root
+        with self._log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "push_server", "serve", "--config", str(self.config_file)],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._killed = False
+        self.wait_ready()
+        return self
+
+    def wait_ready(self, timeout: float = START_LIMIT) -> None:
+        """Return once `/ready` is 200; fail with the server's own words."""
+        assert self.process is not None
+        deadline = time.monotonic() + timeout
+        answer: object = "no answer"
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended by itself:\n{self.log}")
+            try:
+                response = self.get("/ready", internal=True, timeout=2)
+            except (OSError, Ended) as error:
+                answer = error
+            else:
+                if response.status == 200:
+                    return
+                answer = response
+            time.sleep(0.02)
+        self.kill()
+        raise AssertionError(f"not ready after {timeout} s ({answer}):\n{self.log}")
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is said, nothing is finished."""
+        assert self.process is not None
+        self._killed = True
+        self.process.kill()
+        self.process.wait(STOP_LIMIT)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = STOP_LIMIT) -> int:
+        """The exit status, once the process has ended."""
+        assert self.process is not None
+        return self.process.wait(timeout)
+
+    def terminate(self, timeout: float = STOP_LIMIT) -> int:
+        """SIGTERM; the exit status."""
+        self.signal(signal.SIGTERM)
+        return self.wait(timeout)
+
+    def restart(self) -> Self:
+        """Stop the process if it runs, and start it on the same ports and data."""
+        if self.alive:
+            self.terminate()
+        return self.start()
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """Everything the process has written."""
+        if not self._log_file.exists():
+            return ""
+        return self._log_file.read_text("utf-8", "backslashreplace")
+
+    def check_healthy(self) -> None:
+        """What must hold after any test: alive, ready, and nothing in the log to regret."""
+        assert self.alive, self.log[-4000:]
+        assert self.get("/ready", internal=True).status == 200
+        self.check_log()
+
+    def check_log(self) -> None:
+        """No traceback and no secret in the log."""
+        log = self.log
+        assert "Traceback" not in log, log[-4000:]
+        for secret in self.secrets:
+            assert secret not in log, f"the log holds the secret {secret[:12]}…"
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self._remove()
+            raise
+
+    def __exit__(self, failure: object, *_: object) -> None:
+        try:
+            status = 0
+            if self.alive:
+                try:
+                    status = self.terminate()
+                except subprocess.TimeoutExpired:
+                    self.kill()
+                    if failure is None:
+                        raise AssertionError(
+                            f"SIGTERM did not end it:\n{self.log[-4000:]}"
+                        ) from None
+            if failure is None:
+                assert self._killed or status == 0, f"exit status {status}:\n{self.log[-4000:]}"
+                self.check_log()
+            assert not self.alive
+        finally:
+            self._remove()
+
+    def _remove(self) -> None:
+        if self.alive:
+            self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # Tokens, tickets and signatures
+
+    def token(
+        self,
+        user: str = "42",
+        sub_ch: Sequence[str] = ("*",),
+        pub_ch: Sequence[str] = (),
+        ttl: float = 300,
+        *,
+        key: str | None = None,
+        **claims: Any,
+    ) -> str:
+        """A fresh token; further claims are added or replace those made here."""
+        now = int(time.time())
+        return self.sign_claims(
+            {
+                "v": 1,
+                "sub": user,
+                "sid": f"session-{user}",
+                "iat": now,
+                "exp": now + int(ttl),
+                "sub_ch": list(sub_ch),
+                "pub_ch": list(pub_ch),
+                **claims,
+            },
+            key,
+        )
+
+    def sign_claims(self, claims: Mapping[str, Any], key: str | None = None) -> str:
+        """A token over exactly these claims, signed with the newest key."""
+        return self.remember(issue_token(claims, key or self.token_keys[-1]))
+
+    def remember(self, secret: str) -> str:
+        """A secret that must never be in the log."""
+        self.secrets.add(secret)
+        return secret
+
+    def ticket(self, token: str) -> str:
+        """A ticket bought with this token."""
+        response = self.request("POST", "/ticket", token=token, body=b"")
+        assert response.status == 200, response
+        return self.remember(response.json()["ticket"])
+
+    def signed_headers(
+        self,
+        body: bytes,
+        webhook_id: str | None = None,
+        timestamp: str | None = None,
+        secret: str | None = None,
+    ) -> dict[str, str]:
+        """The headers of a valid call of `/api` with this body."""
+        webhook_id = webhook_id or "msg_" + secrets.token_hex(8)
+        timestamp = timestamp or str(int(time.time()))
+        signature = sign_webhook(secret or self.api_secret, webhook_id, timestamp, body)
+        return {
+            "Content-Type": "application/json",
+            "webhook-id": webhook_id,
+            "webhook-timestamp": timestamp,
+            "webhook-signature": signature,
+        }
+
+    # Requests
+
+    @property
+    def address(self) -> Address:
+        return ("127.0.0.1", self.port)
+
+    @property
+    def internal_address(self) -> Address:
+        listen = str(self.settings["internal_listen"])
+        if listen.startswith("unix:"):
+            return listen.removeprefix("unix:")
+        return ("127.0.0.1", self.internal_port)
+
+    def wire(self, internal: bool = False, source: str | None = None) -> Wire:
+        """A fresh socket to one of the two listeners."""
+        return Wire.connect(self.internal_address if internal else self.address, source)
+
+    def head(self, internal: bool = False) -> dict[str, str]:
+        """The headers that every request needs."""
+        return {"Host": f"127.0.0.1:{self.internal_port}" if internal else self.host}
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        internal: bool = False,
+        source: str | None = None,
+        timeout: float = PATIENCE,
+    ) -> Response:
+        """One request on a connection of its own."""
+        fields = {**self.head(internal), "Connection": "close", **(headers or {})}
+        if token is not None:
+            fields["Authorization"] = f"Bearer {token}"
+        with self.wire(internal, source) as wire:
+            wire.send(request_bytes(method, target, fields, body))
+            return read_response(wire, method, timeout)
+
+    def get(self, target: str, **options: Any) -> Response:
+        return self.request("GET", target, **options)
+
+    def raw(
+        self,
+        data: bytes | Iterable[bytes],
+        *,
+        internal: bool = False,
+        timeout: float = PATIENCE,
+        source: str | None = None,
+    ) -> RawAnswer:
+        """Send bytes as they are (each piece in a segment of its own) and read up to the end."""
+        with self.wire(internal, source) as wire:
+            for piece in [data] if isinstance(data, bytes) else data:
+                wire.send(piece)
+            try:
+                answer = RawAnswer(wire.rest(timeout))
+                answer.closed = True
+            except TimeoutError:
+                answer = RawAnswer(wire.buffer)
+                answer.closed = False
+            return answer
+
+    def api_raw(
+        self, body: bytes, headers: Mapping[str, str] | None = None, **options: Any
+    ) -> Response:
+        """`POST /api` with this body; signed unless headers are given."""
+        return self.request(
+            "POST",
+            "/api",
+            headers=self.signed_headers(body) if headers is None else headers,
+            body=body,
+            internal=True,
+            **options,
+        )
+
+    def api(self, method: str, **params: Any) -> Any:
+        """The result of one command; `ApiError` if it is refused."""
+        body = json.dumps({"method": method, "params": params}).encode()
+        response = self.api_raw(body)
+        if response.status != 200:
+            raise ApiError(response)
+        answer = response.json()
+        assert set(answer) == {"result"}, answer
+        return answer["result"]
+
+    def api_batch(self, commands: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Any]:
+        """The answers of several commands sent in one request."""
+        body = json.dumps([{"method": name, "params": params} for name, params in commands])
+        response = self.api_raw(body.encode())
+        if response.status != 200:
+            raise ApiError(response)
+        answers = response.json()
+        assert isinstance(answers, list)
+        return answers
+
+    # Subscribers
+
+    def _subscribe(
+        self,
+        receiver: Any,
+        token: str | None,
+        channels: Iterable[str],
+        *,
+        since: str | None = None,
+        last_event_id: str | None = None,
+        instance: str | None = None,
+        ticket: str | None = None,
+        origin: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        source: str | None = None,
+    ) -> Any:
+        query = [("channel", channel) for channel in channels]
+        for name, value in (("since", since), ("instance", instance), ("ticket", ticket)):
+            if value is not None:
+                query.append((name, value))
+        fields = {**self.head(), **(headers or {})}
+        if token is not None:
+            fields["Authorization"] = f"Bearer {token}"
+        if last_event_id is not None:
+            fields["Last-Event-ID"] = last_event_id
+        if origin is not None:
+            fields["Origin"] = origin
+        return receiver(self.address, query, fields, source)
+
+    def sse(self, token: str | None, *channels: str, **options: Any) -> Sse:
+        """An SSE subscriber that has read its `hello`; `Refused` if it was not let in."""
+        receiver: Sse = self._subscribe(Sse, token, channels, **options)
+        return receiver
+
+    def stream(self, token: str | None, *channels: str, **options: Any) -> Stream:
+        """The same on the JSON-lines stream."""
+        receiver: Stream = self._subscribe(Stream, token, channels, **options)
+        return receiver
+
+    def poll(self, token: str | None, *channels: str, **options: Any) -> Poll:
+        """A long-poll client; without `since` it has polled once for its first cursor."""
+        receiver: Poll = self._subscribe(Poll, token, channels, **options)
+        return receiver
