@@ -8,25 +8,19 @@ environment or the clock. What concerns two settings at once is in `push_server.
 Pure; imported by `settings` (and the value types by whoever uses them).
 """
 
-import binascii
 import difflib
 import re
-from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 from typing import TypeVar
 
 from push_server.channels import ChannelSet, Namespace, Namespaces, is_pattern_or_name
+from push_server.signatures import KEY_BYTES, ApiKey, decode_secret
 
 T = TypeVar("T")
 Cast = Callable[[str, object], T]
-
-KEY_BYTES = 24
-"""The shortest secret taken: 192 bits, what Standard Webhooks asks for."""
-
-API_KEY_PREFIX = "whsec_"
 
 _HOST_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
@@ -87,16 +81,6 @@ class Address:
     def is_private(self) -> bool:
         """Whether only this machine or a private network can reach it."""
         return bool(self.path) or any(ip_address(self.host) in network for network in _PRIVATE)
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """A key of the internal API."""
-
-    name: str
-    secret: bytes = field(repr=False)
-    channels: ChannelSet | None = None
-    """The only channels it may speak of; `None` for all."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -276,16 +260,10 @@ def _api_key(path: str, name: str, value: object) -> ApiKey:
 
 
 def _api_secret(name: str, value: object) -> bytes:
-    example = f"{API_KEY_PREFIX} and the base64 of {KEY_BYTES} bytes or more"
-    if not isinstance(value, str) or not value.startswith(API_KEY_PREFIX):
-        raise SettingsError(name, f"needs {example}; `push-server init` makes one")
     try:
-        secret = b64decode(value.removeprefix(API_KEY_PREFIX), validate=True)
-    except binascii.Error:
-        raise SettingsError(name, f"is not base64; needs {example}") from None
-    if len(secret) < KEY_BYTES:
-        raise SettingsError(name, f"is too short; needs {example}")
-    return secret
+        return decode_secret(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise SettingsError(name, f"{error}; `push-server init` makes one") from None
 
 
 def _channel(name: str, value: object) -> str:

@@ -22,10 +22,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from push_server import casts
-from push_server.casts import Address, ApiKey, Cast, SettingsError
+from push_server.casts import Address, Cast, SettingsError
 from push_server.channels import Namespaces
+from push_server.signatures import ApiKey
 
-__all__ = ["SETTINGS", "Address", "ApiKey", "Setting", "Settings", "SettingsError", "load_settings"]
+__all__ = ["SETTINGS", "Address", "Setting", "Settings", "SettingsError", "load_settings"]
 
 ENVIRONMENT = "PUSH_SERVER_"
 
