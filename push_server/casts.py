@@ -126,8 +126,10 @@ def seconds(low: float, high: float) -> Cast[float]:
     """The cast for a time span from `low` to `high` seconds."""
 
     def cast(name: str, value: object) -> float:
-        # The comparison is also false for nan.
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        # The comparison is false for nan too.
+        if isinstance(value, bool) or not (
+            isinstance(value, int | float) and low <= value <= high
+        ):
             raise SettingsError(name, f"needs seconds from {low:g} to {high:g}, not {value!r}")
         return value
 

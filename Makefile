@@ -1,0 +1,57 @@
+# Everything starts here: `make demo` to see it, `make test` to trust it, `make help` for the rest.
+# Needs Python 3.11 or newer; what else a target needs is installed or named by tools/need.
+
+PYTHON ?= python3
+export PYTHON
+
+# What the checkout runs with. Made again only when pyproject.toml changes.
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+# Further arguments for pytest or the benchmark: make test ARGS="-k tokens -x"
+ARGS ?=
+
+.PHONY: help demo test check bench docs clean need-test need-bench
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 14
+
+demo: $(VENV)/runtime ## start the push server and a small CMS site to try it with
+	$(BIN)/python -m cms_module.demo_site $(ARGS)
+
+test: need-test check ## check everything and run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/testing ## style, types and syntax of all languages
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy --no-error-summary
+	@tools/syntax
+
+bench: need-bench $(VENV)/runtime ## compare with Nchan and a bare C relay, into bench/results/
+	$(BIN)/python -m bench $(ARGS)
+
+docs: $(VENV)/runtime ## write docs/configuration.rst anew from the table of settings
+	$(BIN)/python tools/configuration_page > docs/configuration.rst.new
+	mv docs/configuration.rst.new docs/configuration.rst
+
+clean: ## remove what make has made
+	rm -rf $(VENV) demo build dist *.egg-info bench/build \
+		.mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+need-test need-bench:
+	@tools/need $(subst need-,,$@)
+
+$(VENV)/bin/python:
+	@tools/need demo
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/runtime: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/testing: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --editable '.[test]'
+	@touch $@ $(VENV)/runtime
