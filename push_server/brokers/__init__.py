@@ -1,0 +1,41 @@
+"""The table of brokers, and how the setting `broker` chooses one.
+
+Imported by the command line and the tests.
+"""
+
+from push_server.brokers.base import Broker, Deliver, Revoked
+from push_server.brokers.memory import MemoryBroker
+from push_server.channels import Namespaces
+from push_server.errors import BadInput
+
+
+def _memory(rest: str, namespaces: Namespaces, deliver: Deliver, revoked: Revoked) -> Broker:
+    if rest:
+        raise _unusable("memory:" + rest, "nothing may follow memory:")
+    return MemoryBroker(namespaces, deliver, revoked)
+
+
+# To add a broker:
+# 1. one file in this folder with a subclass of `Broker`;
+# 2. a function above that makes one from what follows the scheme, and its line here;
+# 3. one parameter of the fixture in tests/test_brokers.py: the contract must pass unchanged;
+# 4. the setting `broker` in docs/settings.rst.
+BROKERS = {
+    "memory": _memory,
+}
+
+
+def make_broker(url: str, namespaces: Namespaces, deliver: Deliver, revoked: Revoked) -> Broker:
+    """The broker that the setting `broker` names.
+
+    Raises `BadInput` naming the setting if there is none; call `start` on the result.
+    """
+    scheme, colon, rest = url.partition(":")
+    make = BROKERS.get(scheme)
+    if make is None or not colon:
+        raise _unusable(url, "use memory: or sqlite: followed by the path of a file")
+    return make(rest, namespaces, deliver, revoked)
+
+
+def _unusable(url: str, reason: str) -> BadInput:
+    return BadInput("broker_unusable", f'broker = "{url}": {reason}.')

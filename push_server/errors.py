@@ -1,0 +1,104 @@
+"""Every error this server answers with, and the HTTP status that fits it.
+
+The tree, by who has to act:
+
+* `PushError`
+    * `BadInput` (400): the request is malformed; sending it again will not help.
+    * `Unauthorized` (401): no token, or one that does not verify.
+    * `Denied` (403): verified, but not allowed to do this.
+    * `Conflict` (409): the same id was used for other data.
+    * `TooLarge` (413), `TooMany` (429): over a limit; the message names the setting.
+    * `Unavailable` (503), `StorageFull` (507): not the client's fault; the same request may
+      succeed later.
+
+Raised on any floor, turned into an answer only by the doors. The message is shown to the
+client: it never contains a token, a key or a payload. Imported by everybody, imports nobody.
+"""
+
+
+class PushError(Exception):
+    """Base of all errors that become an HTTP answer.
+
+    `code` is the stable machine-readable word, `message` the sentence for a person.
+    """
+
+    status = 500
+
+    def __init__(self, code: str, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    def body(self) -> dict[str, dict[str, str]]:
+        """The JSON object that every refusal carries."""
+        return {"error": {"code": self.code, "message": self.message}}
+
+
+class BadInput(PushError):
+    """Raised if a request cannot be understood."""
+
+    status = 400
+
+
+class Unauthorized(PushError):
+    """Raised if a request carries no valid token, ticket or signature."""
+
+    status = 401
+
+
+class Denied(PushError):
+    """Raised if a valid token does not grant what was asked for."""
+
+    status = 403
+
+
+class NotFound(PushError):
+    """Raised if there is no such route."""
+
+    status = 404
+
+
+class MethodNotAllowed(PushError):
+    """Raised if the route exists but not for this HTTP method."""
+
+    status = 405
+
+
+class Conflict(PushError):
+    """Raised if a publication id was used before with other data."""
+
+    status = 409
+
+
+class TooLarge(PushError):
+    """Raised if a body or a value is over its size limit."""
+
+    status = 413
+
+
+class Misdirected(PushError):
+    """Raised if the Host header names a site this server does not serve."""
+
+    status = 421
+
+
+class TooMany(PushError):
+    """Raised if a quota is used up."""
+
+    status = 429
+
+
+class Unavailable(PushError):
+    """Raised if the server cannot do this now; the same request may succeed later."""
+
+    status = 503
+
+
+class StorageFull(PushError):
+    """Raised if the log has no room; nothing was stored."""
+
+    status = 507

@@ -1,0 +1,73 @@
+"""The log: one line per event, ``event=… key=value …``, on the standard logging module.
+
+Rules. A line never contains a token, a ticket, a key or a payload: callers pass names and
+numbers only. Values that came from outside are quoted as JSON and cut, so that CR, LF or an
+ANSI escape in a request cannot forge a second line. Events that a client can cause are limited
+to ten lines a minute for each (event, address), then counted and summed up in one line, so that
+an attack cannot fill the disk.
+
+Imported by everybody; safe in every thread.
+"""
+
+import json
+import logging
+import re
+import threading
+import time
+
+LINES_PER_MINUTE = 10
+FIELD_LIMIT = 512
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@+,-]{1,128}")
+
+_logger = logging.getLogger("push_server")
+_lock = threading.Lock()
+_windows: dict[tuple[str, str], list[float]] = {}
+"""(event, address) -> [start of the minute, lines in it]."""
+
+
+def _field(value: object) -> str:
+    text = str(value)
+    if _PLAIN.fullmatch(text):
+        return text
+    return json.dumps(text[:FIELD_LIMIT])
+
+
+def _line(event: str, fields: dict[str, object]) -> str:
+    parts = (f"{key}={_field(value)}" for key, value in fields.items())
+    return " ".join([f"event={event}", *parts])
+
+
+def info(event: str, **fields: object) -> None:
+    """Log something the operator did or the server went through."""
+    _logger.info(_line(event, fields))
+
+
+def warn(event: str, **fields: object) -> None:
+    """Log something the operator should look at."""
+    _logger.warning(_line(event, fields))
+
+
+def error(event: str, **fields: object) -> None:
+    """Log a failure of this server, with the exception being handled if there is one."""
+    _logger.error(_line(event, fields), exc_info=True)
+
+
+def rejected(event: str, ip: str, **fields: object) -> None:
+    """Log what a client was refused; at most ten lines a minute for one address."""
+    now = time.monotonic()
+    with _lock:
+        if len(_windows) > 10_000:
+            # An attacker with many addresses must not grow this table either.
+            _windows.clear()
+        window = _windows.get((event, ip))
+        suppressed = 0
+        if window is None or now - window[0] >= 60:
+            if window is not None:
+                suppressed = int(window[1]) - LINES_PER_MINUTE
+            window = _windows[event, ip] = [now, 0]
+        window[1] += 1
+        if window[1] > LINES_PER_MINUTE:
+            return
+    if suppressed > 0:
+        fields["suppressed"] = suppressed
+    _logger.info(_line(event, {**fields, "ip": ip}))

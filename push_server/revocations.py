@@ -1,0 +1,64 @@
+"""Which tokens are no longer good although they have not expired.
+
+Kept in memory on every node, fed by the broker: what is still in force at start, then each new
+one. Read by worker threads while the loop writes: every operation is a single dict access.
+
+Pure: `now` is an argument. Imported from floor 3 up.
+"""
+
+from dataclasses import dataclass
+
+SESSION = "sid"
+USER = "user"
+TOKEN = "jti"
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Tokens that are no longer good.
+
+    `kind` is one of "sid", "user", "jti", and `value` the claim that is meant. `before`, unix
+    seconds: only tokens issued at or before it. `expires`: when every token that could be meant
+    has expired by itself, so that this can be forgotten.
+    """
+
+    kind: str
+    value: str
+    before: float
+    expires: float
+
+    def covers(self, user: str, session: str, token_id: str, issued: float) -> bool:
+        """Whether a token with these claims is meant."""
+        claim = {SESSION: session, USER: user, TOKEN: token_id}[self.kind]
+        return bool(claim) and claim == self.value and issued <= self.before
+
+
+class Revocations:
+    """All revocations in force."""
+
+    def __init__(self) -> None:
+        self._in_force: dict[tuple[str, str], Revocation] = {}
+
+    def add(self, revocation: Revocation) -> None:
+        """Put one in force; a later `before` for the same claim replaces an earlier one."""
+        key = (revocation.kind, revocation.value)
+        known = self._in_force.get(key)
+        if known is None or known.before <= revocation.before:
+            self._in_force[key] = revocation
+
+    def covers(self, user: str, session: str, token_id: str, issued: float) -> bool:
+        """Whether a token with these claims has been revoked."""
+        return any(
+            (found := self._in_force.get(key)) is not None
+            and found.covers(user, session, token_id, issued)
+            for key in ((SESSION, session), (USER, user), (TOKEN, token_id))
+        )
+
+    def forget(self, now: float) -> None:
+        """Drop those that have outlived every token they meant."""
+        for key, revocation in list(self._in_force.items()):
+            if revocation.expires < now:
+                del self._in_force[key]
+
+    def __len__(self) -> int:
+        return len(self._in_force)
