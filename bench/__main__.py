@@ -1,0 +1,117 @@
+"""`python -m bench`: measure, write `bench/results/`, and fail if a promise is broken.
+
+Exit status 0: all promises held. 1: one did not; it is named. 2: the machine lacks something;
+it is named too.
+"""
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from bench import report
+from bench.load import LoadFailed, compile_program
+from bench.machine import BUILD, Missing, describe, raise_descriptor_limit
+from bench.measures import (
+    PARTS,
+    QUICK,
+    ROUND_PARTS,
+    Figures,
+    Plan,
+    measure_durable,
+    measure_round,
+    measure_stopped,
+)
+from bench.servers import SERVERS, PushServer, Server
+
+
+class Run:
+    """One run: what has been measured so far, and what to say meanwhile."""
+
+    def __init__(self, plan: Plan, parts: Sequence[str], servers: Sequence[type[Server]]) -> None:
+        self.plan = plan
+        self.parts = parts
+        self.servers = servers
+        self.values: dict[str, dict[str, list[float]]] = {server.name: {} for server in servers}
+
+    def measure(self) -> None:
+        """All parts, the servers taking turns."""
+        in_rounds = [part for part in self.parts if part in ROUND_PARTS]
+        for number in range(self.plan.rounds if in_rounds else 0):
+            for server in self.servers:
+                with self.step(f"round {number + 1}/{self.plan.rounds}", server):
+                    self.keep(server, measure_round(server, self.plan, in_rounds))
+        for part, measure in (("durable", measure_durable), ("stopped", measure_stopped)):
+            if part in self.parts and PushServer in self.servers:
+                with self.step(part, PushServer):
+                    self.keep(PushServer, measure(self.plan))
+
+    def keep(self, server: type[Server], figures: Figures) -> None:
+        """Add one value to each figure, and show them."""
+        for key, value in figures.items():
+            self.values[server.name].setdefault(key, []).append(value)
+        for key, value in figures.items():
+            figure = report.FIGURES[key]
+            print(f"    {figure.title:44} {report.show(figure, [value])}", file=sys.stderr)
+
+    @contextmanager
+    def step(self, what: str, server: type[Server]) -> Iterator[None]:
+        """Say what runs now, and how long it took."""
+        begun = time.monotonic()
+        print(f"{what}: {server.name}", file=sys.stderr, flush=True)
+        yield
+        print(f"    {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Compare this server with Nchan and a bare C relay."
+    )
+    parser.add_argument("--quick", action="store_true", help="a minute instead of several")
+    parser.add_argument("--rounds", type=int, help="how often each server is measured")
+    parser.add_argument(
+        "--only", action="append", choices=PARTS, metavar="PART",
+        help=f"measure this and no more: {', '.join(PARTS)}; may be repeated",
+    )
+    parser.add_argument(
+        "--server", action="append", choices=[server.name for server in SERVERS], metavar="NAME",
+        help="measure this server and no other; may be repeated",
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Measure and report; return the exit status."""
+    options = arguments()
+    plan = QUICK if options.quick else Plan()
+    if options.rounds:
+        plan = dataclasses.replace(plan, rounds=options.rounds)
+    servers = [server for server in SERVERS if server.name in (options.server or [server.name])]
+    run = Run(plan, options.only or PARTS, servers)
+    try:
+        BUILD.mkdir(parents=True, exist_ok=True)
+        raise_descriptor_limit(plan.clients)
+        for program in ("relay", "load"):
+            compile_program(program)
+        machine = describe()
+        run.measure()
+    except (Missing, LoadFailed) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    # A part of a run is shown and not kept: the report compares what was measured together.
+    complete = not (options.quick or options.only or options.server)
+    folder = report.RESULTS if complete else BUILD
+    page = report.write(run.values, machine, dataclasses.asdict(plan), folder)
+    broken = [promise for promise in report.promises(run.values) if not promise.held]
+    for promise in broken:
+        print(f"BROKEN: {promise.name} is {promise.value:.4g}, must be at most "
+              f"{promise.limit:.4g}")
+    print(f"{'FAILED' if broken else 'held'}: see {page}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

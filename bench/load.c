@@ -1,0 +1,359 @@
+/* The load generator: thousands of event-stream clients in one process.
+ *
+ * It does as little per byte as it can, so that it is never what the benchmark measures:
+ * one recv() per readable connection and a search for numbers. A numbered publication
+ * carries "@" and eight digits somewhere; "@" occurs nowhere else in what the servers send.
+ * For each number it keeps how often it was received and when first and last, in
+ * nanoseconds of CLOCK_MONOTONIC, which is also Python's time.monotonic_ns().
+ *
+ * `load PORT REQUESTS SECONDS` connects to 127.0.0.1:PORT; connection i sends the i-th of the
+ * NUL-ended requests in the file REQUESTS; the process ends itself after SECONDS. Commands
+ * come as lines on stdin, and each is answered by one line of JSON on stdout:
+ *
+ *   open COUNT WINDOW SECONDS            open connections, at most WINDOW of them unanswered
+ *   open COUNT WINDOW SECONDS BUFFER     the same, with a receive buffer of BUFFER bytes, and
+ *                                        what these receive is not counted
+ *   await FIRST LAST COUNT SECONDS       wait until each of these numbers came COUNT times
+ *   pause COUNT                          the newest COUNT connections stop reading
+ *   state                                connections open and closed, bytes received
+ *
+ * Started by bench/load.py, which is the only reader of the answers.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { CONNECTIONS = 60000, NUMBERS = 1000000, BUFFER = 1 << 18, EVENTS = 512, DIGITS = 8 };
+
+enum phase { CONNECTING, ANSWERING, STREAMING, CLOSED };
+
+static struct connection {
+    int fd;
+    enum phase phase;
+    int uncounted;
+    int refused;      /* the answer was not 200 */
+    int end_of_head;  /* how much of CR LF CR LF has been seen */
+    int head_length;
+    char head[80];    /* how the answer begins, for the report of a refusal */
+    int digits;       /* of the number being read; -1 outside of one */
+    uint32_t number;
+    int64_t begun;
+} connections[CONNECTIONS];
+
+static struct number {
+    uint32_t count;
+    int64_t first, last;
+} *numbers;
+
+static int made, streaming, closed, failed, unanswered, epoll, port;
+static char *requests[CONNECTIONS];
+static int request_count;
+static uint64_t bytes, reads;
+static int64_t slowest_answer;
+static char first_failure[160];
+
+static void die(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static int64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
+
+static void fail(struct connection *c, const char *why)
+{
+    if (!failed++)
+        snprintf(first_failure, sizeof first_failure, "%.100s", why);
+    c->phase = CLOSED;
+    unanswered--;
+    close(c->fd);
+}
+
+static void finish(struct connection *c)
+{
+    if (c->phase == STREAMING) {
+        streaming--, closed++;
+        c->phase = CLOSED;
+        close(c->fd);
+    } else {
+        fail(c, c->head_length ? c->head : "closed before an answer");
+    }
+}
+
+/* Note each number in what was received, also one that spans two reads. */
+static void count(struct connection *c, const char *from, const char *end, int64_t at)
+{
+    while (from < end) {
+        if (c->digits < 0) {
+            from = memchr(from, '@', (size_t)(end - from));
+            if (!from)
+                return;
+            from++, c->digits = 0, c->number = 0;
+        } else if (*from < '0' || *from > '9') {
+            c->digits = -1;
+        } else {
+            c->number = c->number * 10 + (uint32_t)(*from++ - '0');
+            if (++c->digits == DIGITS) {
+                struct number *n = &numbers[c->number % NUMBERS];
+                n->first = n->count++ ? n->first : at;
+                n->last = at;
+                c->digits = -1;
+            }
+        }
+    }
+}
+
+/* Read the head of the answer; return where the stream begins, or NULL. */
+static const char *answered(struct connection *c, const char *from, const char *end)
+{
+    static const char blank[] = "\r\n\r\n";
+
+    while (from < end && c->end_of_head < 4) {
+        if (c->head_length < (int)sizeof c->head - 1 && (unsigned char)*from >= ' ')
+            c->head[c->head_length++] = *from;
+        c->end_of_head = *from == blank[c->end_of_head] ? c->end_of_head + 1 : *from == '\r';
+        from++;
+    }
+    if (c->end_of_head < 4)
+        return NULL;
+    if (strncmp(c->head, "HTTP/1.1 200", 12)) {
+        fail(c, c->head);
+        return NULL;
+    }
+    int64_t took = now() - c->begun;
+    slowest_answer = took > slowest_answer ? took : slowest_answer;
+    c->phase = STREAMING;
+    unanswered--, streaming++;
+    return from;
+}
+
+static void receive(struct connection *c)
+{
+    static char buffer[BUFFER];
+    ssize_t got = recv(c->fd, buffer, sizeof buffer, MSG_DONTWAIT);
+
+    if (got < 0 && errno == EAGAIN)
+        return;
+    if (got <= 0) {
+        finish(c);
+        return;
+    }
+    bytes += (uint64_t)got, reads++;
+    const char *from = buffer, *end = buffer + got;
+    if (c->phase == ANSWERING)
+        from = answered(c, from, end);
+    if (from && !c->uncounted)
+        count(c, from, end, now());
+}
+
+static void request(struct connection *c)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)(c - connections)};
+    char *bytes = requests[(c - connections) % request_count];
+    int error = 0;
+    socklen_t size = sizeof error;
+
+    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (error || send(c->fd, bytes, strlen(bytes), MSG_NOSIGNAL) != (ssize_t)strlen(bytes)) {
+        fail(c, error ? strerror(error) : "the request was not taken");
+        return;
+    }
+    c->phase = ANSWERING;
+    epoll_ctl(epoll, EPOLL_CTL_MOD, c->fd, &event);
+}
+
+static void open_one(int receive_buffer)
+{
+    struct connection *c = &connections[made];
+    struct epoll_event event = {.events = EPOLLOUT, .data.u32 = (uint32_t)made};
+    struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    /* A reset instead of a farewell, so that the next round finds free ports. */
+    struct linger reset = {1, 0};
+
+    made++, unanswered++;
+    c->digits = -1;
+    c->uncounted = receive_buffer > 0;
+    c->begun = now();
+    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (c->fd < 0)
+        die("socket");
+    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    if (receive_buffer)
+        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+    server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event))
+        die("epoll");
+    if (connect(c->fd, (struct sockaddr *)&server, sizeof server) && errno != EINPROGRESS)
+        fail(c, strerror(errno));
+}
+
+/* One turn of the loop; true if a command waits on stdin. */
+static int turn(int milliseconds)
+{
+    struct epoll_event events[EVENTS];
+    int ready = epoll_wait(epoll, events, EVENTS, milliseconds), command = 0;
+
+    for (int i = 0; i < ready; i++) {
+        if (events[i].data.u32 == UINT32_MAX) {
+            command = 1;
+            continue;
+        }
+        struct connection *c = &connections[events[i].data.u32];
+        if (c->phase == CONNECTING)
+            request(c);
+        else if (c->phase != CLOSED)
+            receive(c);
+    }
+    return command;
+}
+
+static void open_many(int count, int window, double seconds, int receive_buffer)
+{
+    int64_t begun = now(), until = begun + (int64_t)(seconds * 1e9);
+    int wanted = made + count;
+
+    if (wanted > CONNECTIONS)
+        wanted = CONNECTIONS;
+    slowest_answer = 0;
+    while ((made < wanted || unanswered) && now() < until) {
+        while (made < wanted && unanswered < window)
+            open_one(receive_buffer);
+        turn(10);
+    }
+    printf("{\"open\":%d,\"failed\":%d,\"unanswered\":%d,\"seconds\":%.6f,"
+           "\"slowest\":%.6f,\"failure\":\"",
+           streaming, failed, unanswered, (double)(now() - begun) / 1e9,
+           (double)slowest_answer / 1e9);
+    for (char *s = first_failure; *s; s++)
+        putchar(*s == '"' || *s == '\\' ? '\'' : *s);
+    printf("\"}\n");
+}
+
+static void await(int first, int last, uint32_t count, double seconds)
+{
+    int64_t until = now() + (int64_t)(seconds * 1e9);
+    int next = first;
+
+    while (now() < until) {
+        while (next <= last && numbers[next].count >= count)
+            next++;
+        if (next > last)
+            break;
+        turn(10);
+    }
+    uint64_t total = 0;
+    int64_t begin = INT64_MAX, end = 0;
+    for (int i = first; i <= last; i++) {
+        if (!numbers[i].count)
+            continue;
+        total += numbers[i].count;
+        begin = numbers[i].first < begin ? numbers[i].first : begin;
+        end = numbers[i].last > end ? numbers[i].last : end;
+    }
+    printf("{\"complete\":%s,\"received\":%llu,\"first\":%lld,\"last\":%lld}\n",
+           next > last ? "true" : "false", (unsigned long long)total,
+           (long long)(total ? begin : 0), (long long)end);
+}
+
+static void pause_newest(int count)
+{
+    int paused = 0;
+
+    for (int i = made - 1; i >= 0 && paused < count; i--) {
+        if (connections[i].phase != STREAMING)
+            continue;
+        epoll_ctl(epoll, EPOLL_CTL_DEL, connections[i].fd, NULL);
+        paused++;
+    }
+    printf("{\"paused\":%d}\n", paused);
+}
+
+static void obey(const char *line)
+{
+    int a, b, d = 0;
+    unsigned count;
+    double seconds;
+
+    if (sscanf(line, "open %d %d %lf %d", &a, &b, &seconds, &d) >= 3)
+        open_many(a, b, seconds, d);
+    else if (sscanf(line, "await %d %d %u %lf", &a, &b, &count, &seconds) == 4 && a >= 0 &&
+             b < NUMBERS)
+        await(a, b, count, seconds);
+    else if (sscanf(line, "pause %d", &a) == 1)
+        pause_newest(a);
+    else if (!strncmp(line, "state", 5))
+        printf("{\"open\":%d,\"closed\":%d,\"bytes\":%llu,\"reads\":%llu}\n", streaming, closed,
+               (unsigned long long)bytes, (unsigned long long)reads);
+    else
+        printf("{\"error\":\"unknown command\"}\n");
+    fflush(stdout);
+}
+
+static void read_requests(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    size_t room = 0;
+
+    if (!file)
+        die(path);
+    while (request_count < CONNECTIONS) {
+        char *one = NULL;
+        if (getdelim(&one, &room, 0, file) <= 0)
+            break;
+        requests[request_count++] = one;
+        room = 0;
+    }
+    fclose(file);
+    if (!request_count)
+        die("no requests");
+}
+
+int main(int argc, char **argv)
+{
+    struct rlimit files = {CONNECTIONS + 100, CONNECTIONS + 100};
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = UINT32_MAX};
+    static char line[256];
+
+    if (argc != 4) {
+        fprintf(stderr, "usage: load PORT REQUESTS SECONDS\n");
+        return 2;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    alarm((unsigned)atoi(argv[3]));
+    /* Without the right to raise the limit, what is allowed has to do. */
+    if (setrlimit(RLIMIT_NOFILE, &files) && !getrlimit(RLIMIT_NOFILE, &files)) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    port = atoi(argv[1]);
+    read_requests(argv[2]);
+    numbers = calloc(NUMBERS, sizeof *numbers);
+    epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (!numbers || epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &event))
+        die("start");
+    setvbuf(stdin, NULL, _IONBF, 0);
+    for (;;) {
+        if (!turn(1000))
+            continue;
+        if (!fgets(line, sizeof line, stdin))
+            return 0;
+        obey(line);
+    }
+}

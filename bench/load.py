@@ -1,0 +1,116 @@
+"""The load generator's handle: `load.c`, compiled and driven by lines of text."""
+
+import json
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from bench.machine import BUILD, Missing
+
+
+class LoadFailed(Exception):
+    """Raised if subscribers were refused or publications did not arrive in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """How a number of subscribers came in."""
+
+    seconds: float
+    slowest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """When a run of numbered publications arrived, in `time.monotonic_ns()`."""
+
+    count: int
+    first: int
+    last: int
+
+
+def compile_program(name: str) -> Path:
+    """Compile `bench/NAME.c` unless that is done already. Raises `Missing` without gcc."""
+    source = Path(__file__).with_name(f"{name}.c")
+    program = BUILD / name
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        try:
+            subprocess.run(
+                ["gcc", "-O2", "-Wall", "-Wextra", "-o", str(program), str(source)], check=True
+            )
+        except FileNotFoundError:
+            raise Missing("gcc is missing: apt-get install gcc libc6-dev") from None
+    return program
+
+
+class Load:
+    """One process of many clients. Use as a context manager; leaving it ends the clients."""
+
+    def __init__(self, port: int, requests: Iterable[bytes], lifetime: int) -> None:
+        """`requests` holds one request per client; the process ends after `lifetime` seconds."""
+        heads = BUILD / "requests"
+        heads.write_bytes(b"".join(request + b"\0" for request in requests))
+        self._process = subprocess.Popen(
+            [str(compile_program("load")), str(port), str(heads), str(lifetime)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def open(self, count: int, receive_buffer: int = 0, window: int = 64) -> Opened:
+        """Connect `count` more clients and wait until each has the head of its answer.
+
+        With a `receive_buffer` their sockets hold no more than that, and what they receive is
+        not counted.
+        """
+        answer = self._ask(f"open {count} {window} 120 {receive_buffer}")
+        if answer["failed"] or answer["unanswered"]:
+            raise LoadFailed(
+                f"{answer['failed']} subscribers refused ({answer['failure']!r}), "
+                f"{answer['unanswered']} never answered"
+            )
+        return Opened(answer["seconds"], answer["slowest"])
+
+    def wait(self, first: int, last: int, clients: int, seconds: float = 60) -> Received:
+        """Wait until `clients` clients have each received the numbers `first` to `last`."""
+        answer = self._ask(f"await {first} {last} {clients} {seconds}")
+        if not answer["complete"]:
+            expected = clients * (last - first + 1)
+            raise LoadFailed(f"{answer['received']} of {expected} deliveries in {seconds} s")
+        return Received(answer["received"], answer["first"], answer["last"])
+
+    def pause(self, count: int) -> None:
+        """The clients that came last stop reading and keep their connections open."""
+        self._ask(f"pause {count}")
+
+    def bytes_received(self) -> int:
+        """What all clients together have received, heads of answers included."""
+        return int(self._ask("state")["bytes"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _ask(self, command: str) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(command + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise LoadFailed("the load generator ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer

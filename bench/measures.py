@@ -1,0 +1,272 @@
+"""What is measured, and how.
+
+A *round* starts one server afresh, connects the subscribers, lets them idle, publishes in
+three ways, and stops the server. Rounds of the servers alternate, so that whatever else the
+machine does in these minutes hits all of them, and ratios are taken round by round. Two
+measures stand alone because they need other crowds: `durable` (no subscribers) and `stopped`
+(many that do not read).
+
+Each function returns figures by the keys of `report.FIGURES`.
+"""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench.load import Load, LoadFailed
+from bench.machine import (
+    BUILD,
+    cpu_seconds,
+    disk_syncs_per_second,
+    kernel_socket_bytes,
+    resident_bytes,
+)
+from bench.servers import CHANNEL, FLOOD, PushServer, Server, payload, publish_command
+
+Figures = dict[str, float]
+
+ROUND_PARTS = ("connect", "memory", "fanout", "burst", "batch")
+PARTS = (*ROUND_PARTS, "durable", "stopped")
+"""What `--only` takes."""
+
+WARM_UP_CLIENTS = 300
+WARM_UP_PUBLICATIONS = 5
+PAUSE = 0.002
+"""Seconds between a publication's last delivery and the next publication: long enough that no
+two ever meet in one turn of a server's loop."""
+FLOOD_BYTES = 16_384
+SMALL_BUFFER = 4096
+"""Receive buffer of subscribers that will stop reading, so that the server feels it soon."""
+MICRO = 1e6
+MILLI = 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of everything."""
+
+    rounds: int = 5
+    subscribers: int = 5000
+    publications: int = 100
+    batch: int = 100
+    durable_seconds: float = 4.0
+    publishers: int = 16
+    others: int = 10_000
+    stopped: int = 1000
+    floods: int = 60
+
+    @property
+    def clients(self) -> int:
+        """Sockets that one process must be able to hold."""
+        return max(self.subscribers, self.others + self.stopped) + 500
+
+
+QUICK = Plan(rounds=2, publications=30, durable_seconds=1.5, floods=30)
+
+
+def measure_round(kind: type[Server], plan: Plan, parts: Sequence[str]) -> Figures:
+    """One round of one server."""
+    figures: Figures = {}
+    with kind() as server:
+        lifetime = 60 + plan.subscribers // 20
+        with Load(server.port, server.requests(WARM_UP_CLIENTS), lifetime) as guests:
+            guests.open(WARM_UP_CLIENTS)
+        settle(server)
+        with Load(server.port, server.requests(plan.subscribers), lifetime) as load:
+            figures |= _connect(server, load, plan)
+            crowd = Crowd(server, load, plan.subscribers)
+            if set(parts) & {"fanout", "burst", "batch"}:
+                for _ in range(WARM_UP_PUBLICATIONS):
+                    crowd.publish_one()
+            if "fanout" in parts:
+                figures |= _fanout(crowd, plan)
+            if "burst" in parts:
+                figures |= _burst(crowd, plan)
+            if "batch" in parts and isinstance(server, PushServer):
+                figures |= _batch(crowd, server, plan)
+    return figures
+
+
+class Crowd:
+    """A server with so many subscribers that count, and the numbers not yet published."""
+
+    def __init__(self, server: Server, load: Load, clients: int) -> None:
+        self.server = server
+        self.load = load
+        self.clients = clients
+        self._next = 0
+
+    def take(self, count: int) -> range:
+        """The next numbers."""
+        self._next += count
+        return range(self._next - count, self._next)
+
+    def publish_one(self) -> float:
+        """Seconds from before a publication until its last subscriber has it."""
+        [number] = self.take(1)
+        begun = time.monotonic_ns()
+        self.server.publish(number)
+        return self._seconds_until_all_have(range(number, number + 1), begun)
+
+    def publish_many(self, publish: Callable[[range], None], count: int) -> float:
+        """The same for `count` publications, published without waiting for deliveries."""
+        numbers = self.take(count)
+        begun = time.monotonic_ns()
+        publish(numbers)
+        return self._seconds_until_all_have(numbers, begun)
+
+    def _seconds_until_all_have(self, numbers: range, begun: int) -> float:
+        received = self.load.wait(numbers[0], numbers[-1], self.clients)
+        return (received.last - begun) / 1e9
+
+
+def settle(server: Server, seconds: float = 10.0) -> float:
+    """Wait until the server has nothing left to do; return its CPU time then."""
+    deadline = time.monotonic() + seconds
+    used = cpu_seconds(server.pids)
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        before, used = used, cpu_seconds(server.pids)
+        if used - before < 0.003:
+            break
+    return used
+
+
+def _connect(server: Server, load: Load, plan: Plan) -> Figures:
+    memory = resident_bytes(server.pids)
+    cpu = settle(server)
+    opened = load.open(plan.subscribers)
+    cpu = settle(server) - cpu
+    return {
+        "connect_cpu": cpu / plan.subscribers * MICRO,
+        "connects": plan.subscribers / opened.seconds,
+        "memory": (resident_bytes(server.pids) - memory) / plan.subscribers,
+    }
+
+
+def _fanout(crowd: Crowd, plan: Plan) -> Figures:
+    latencies = []
+    cpu = settle(crowd.server)
+    for _ in range(plan.publications):
+        latencies.append(crowd.publish_one())
+        time.sleep(PAUSE)
+    cpu = settle(crowd.server) - cpu
+    return {
+        "delivery_cpu": cpu / (plan.publications * crowd.clients) * MICRO,
+        "latency_p50": quantile(latencies, 0.5) * MILLI,
+        "latency_p99": quantile(latencies, 0.99) * MILLI,
+    }
+
+
+def _burst(crowd: Crowd, plan: Plan) -> Figures:
+    def publish(numbers: range) -> None:
+        for number in numbers:
+            crowd.server.publish(number)
+
+    seconds = crowd.publish_many(publish, plan.publications)
+    return {"burst": plan.publications * crowd.clients / seconds}
+
+
+def _batch(crowd: Crowd, server: PushServer, plan: Plan) -> Figures:
+    cpu = settle(server)
+    seconds = crowd.publish_many(server.publish_batch, plan.batch)
+    cpu = settle(server) - cpu
+    deliveries = plan.batch * crowd.clients
+    return {"batch_cpu": cpu / deliveries * MICRO, "batch": deliveries / seconds}
+
+
+def measure_durable(plan: Plan) -> Figures:
+    """Publishes per second, each answered only when it is on the disk."""
+    figures = {"disk": disk_syncs_per_second(BUILD)}
+    with PushServer() as server:
+        figures["durable_one"] = _publishes_per_second(server, plan, 1, 1)
+        figures["durable_many"] = _publishes_per_second(server, plan, plan.publishers, 1)
+        figures["durable_batch"] = _publishes_per_second(server, plan, 1, plan.batch)
+    return figures
+
+
+def _publishes_per_second(server: PushServer, plan: Plan, publishers: int, batch: int) -> float:
+    """What so many publishers get through, each waiting for its answer before it goes on."""
+    command = publish_command(payload(0), "bench:durable")
+    body = command if batch == 1 else b"[" + b",".join([command] * batch) + b"]"
+    done = [0] * publishers
+    begun = time.monotonic()
+
+    def publish(place: int) -> None:
+        with server.publisher() as call:
+            while time.monotonic() < begun + plan.durable_seconds:
+                call(body)
+                done[place] += batch
+
+    threads = [threading.Thread(target=publish, args=(place,)) for place in range(publishers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(done) / (time.monotonic() - begun)
+
+
+class StoppingPushServer(PushServer):
+    """The newest subscribers also want the channel that floods them."""
+
+    others = 0
+
+    def path(self, user: int) -> str:
+        """The flood channel too, for those that will stop reading."""
+        flood = f"&channel={FLOOD}" if user >= self.others else ""
+        return f"/subscribe/sse?channel={CHANNEL}{flood}"
+
+
+def measure_stopped(plan: Plan) -> Figures:
+    """What subscribers that stop reading do to the others, and to memory.
+
+    The traffic is the same before and after they stop: what is compared is only whether
+    they read it.
+    """
+    with StoppingPushServer() as server:
+        server.others = plan.others
+        requests = server.requests(plan.others + plan.stopped)
+        with Load(server.port, requests, lifetime=240) as load:
+            load.open(plan.others)
+            load.open(plan.stopped, receive_buffer=SMALL_BUFFER)
+            settle(server)
+            crowd = Crowd(server, load, plan.others)
+            for _ in range(WARM_UP_PUBLICATIONS):
+                crowd.publish_one()
+            before, _, _ = _flooded(crowd, server, plan.floods // 2)
+            memory, sockets = resident_bytes(server.pids), kernel_socket_bytes()
+            load.pause(plan.stopped)
+            during, most, most_sockets = _flooded(crowd, server, plan.floods)
+            return {
+                "stopped_before": quantile(before, 0.5) * MILLI,
+                "stopped_during": quantile(during, 0.5) * MILLI,
+                "stopped_before_p99": quantile(before, 0.99) * MILLI,
+                "stopped_during_p99": quantile(during, 0.99) * MILLI,
+                "stopped_memory": max(0, most - memory) / plan.stopped,
+                "stopped_sockets": max(0, most_sockets - sockets) / plan.stopped,
+                "stopped_cut": plan.stopped - server.subscribers(FLOOD),
+            }
+
+
+def _flooded(crowd: Crowd, server: PushServer, count: int) -> tuple[list[float], int, int]:
+    """Latencies of the others while the flood runs, and the most memory seen."""
+    latencies = []
+    most = most_sockets = 0
+    for _ in range(count):
+        server.call(publish_command(payload(0, FLOOD_BYTES), FLOOD))
+        latencies.append(crowd.publish_one())
+        most = max(most, resident_bytes(server.pids))
+        most_sockets = max(most_sockets, kernel_socket_bytes())
+    return latencies, most, most_sockets
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that this share of the values does not exceed."""
+    if not values:
+        raise LoadFailed("nothing was measured")
+    if share == 0.5:
+        return statistics.median(values)
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, round(share * len(ordered)))]

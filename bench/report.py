@@ -1,0 +1,314 @@
+"""From measured values to a report: figures, ratios, and what must hold.
+
+Every figure is a list of values, one per round; what is printed is median (least to most).
+Ratios are taken inside each round and then their median, so that a machine that slows down
+between two rounds does not move them.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.machine import CHECKOUT
+from bench.plot import Bar, Panel, draw
+
+RESULTS = CHECKOUT / "bench" / "results"
+
+FLOOR, PEER, OURS, OURS_IN_MEMORY = "C floor", "Nchan", "push_server", "push_server, memory:"
+
+Values = Mapping[str, Mapping[str, Sequence[float]]]
+"""Server name, key of a figure, one value per round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One thing that is measured."""
+
+    key: str
+    title: str
+    unit: str
+    digits: int = 0
+
+
+COMPARED = (
+    Figure("delivery_cpu", "server CPU per delivery", "µs", 2),
+    Figure("latency_p50", "publish to last subscriber, median", "ms", 1),
+    Figure("latency_p99", "publish to last subscriber, 99 %", "ms", 1),
+    Figure("burst", "burst: deliveries per second", "/s"),
+    Figure("batch_cpu", "server CPU per delivery, one batch", "µs", 2),
+    Figure("batch", "one batch: deliveries per second", "/s"),
+    Figure("memory", "memory per idle subscriber", "bytes"),
+    Figure("connect_cpu", "server CPU per new subscriber", "µs", 1),
+    Figure("connects", "new subscribers per second", "/s"),
+)
+ALONE = (
+    Figure("durable_one", "one publisher, one at a time", "/s"),
+    Figure("durable_many", "several publishers, one at a time each", "/s"),
+    Figure("durable_batch", "one publisher, in batches", "/s"),
+    Figure("disk", "what the disk can do: 4 KiB fdatasync", "/s"),
+    Figure("stopped_before", "others' latency, all read, median", "ms", 1),
+    Figure("stopped_during", "others' latency, some stopped, median", "ms", 1),
+    Figure("stopped_before_p99", "others' latency, all read, 99 %", "ms", 1),
+    Figure("stopped_during_p99", "others' latency, some stopped, 99 %", "ms", 1),
+    Figure("stopped_memory", "process memory per stopped subscriber", "bytes"),
+    Figure("stopped_sockets", "kernel socket memory per stopped subscriber", "bytes"),
+    Figure("stopped_cut", "stopped subscribers cut", ""),
+)
+FIGURES = {figure.key: figure for figure in (*COMPARED, *ALONE)}
+
+QUEUE_BYTES = 262_144
+"""The server's default `queue_bytes`, which bounds what a stopped subscriber may cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A figure with a limit."""
+
+    name: str
+    value: float
+    limit: float
+
+    @property
+    def held(self) -> bool:
+        """Whether the value is within the limit."""
+        return self.value <= self.limit
+
+
+def promises(values: Values) -> list[Promise]:
+    """What must hold, as far as it was measured."""
+    ours = values.get(OURS, {})
+    found: list[tuple[str, float | None, float]] = [
+        ("CPU per delivery / Nchan's", _ratio(values, "delivery_cpu", PEER), 1.0),
+        ("CPU per delivery / the C floor's", _ratio(values, "delivery_cpu", FLOOR), 1.3),
+        ("CPU per delivery, one batch / single", _inner(ours, "batch_cpu", "delivery_cpu"), 0.25),
+        ("bytes of process memory per idle subscriber", _median(ours, "memory"), 2048.0),
+        ("µs of CPU per new subscriber", _median(ours, "connect_cpu"), 250.0),
+        (
+            "others' latency with stopped readers / before",
+            _inner(ours, "stopped_during", "stopped_before"),
+            2.0,
+        ),
+        ("bytes per stopped subscriber", _median(ours, "stopped_memory"), float(QUEUE_BYTES)),
+    ]
+    return [Promise(name, value, limit) for name, value, limit in found if value is not None]
+
+
+def write(
+    values: Values, machine: Mapping[str, str], plan: Mapping[str, Any], folder: Path = RESULTS
+) -> Path:
+    """Write `latest.json`, `latest.svg` and `latest.md`; return the last."""
+    folder.mkdir(exist_ok=True)
+    kept = promises(values)
+    data = {
+        "machine": machine,
+        "plan": plan,
+        "values": values,
+        "promises": [
+            {"name": p.name, "value": p.value, "limit": p.limit, "held": p.held} for p in kept
+        ],
+    }
+    (folder / "latest.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    (folder / "latest.svg").write_text(draw(_panels(values, plan), _caption(machine)))
+    page = folder / "latest.md"
+    page.write_text(_markdown(values, machine, plan, kept))
+    return page
+
+
+def show(figure: Figure, values: Sequence[float], unit: bool = True) -> str:
+    """Median (least to most)."""
+    if not values:
+        return "–"
+    text = _number(median(values), figure.digits)
+    if len(values) > 1:
+        text += (
+            f" ({_number(min(values), figure.digits)} to {_number(max(values), figure.digits)})"
+        )
+    return f"{text} {figure.unit}".strip() if unit else text
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def _median(figures: Mapping[str, Sequence[float]], key: str) -> float | None:
+    return median(figures[key]) if figures.get(key) else None
+
+
+def _ratio(values: Values, key: str, other: str, name: str = OURS) -> float | None:
+    """One server's figure over another's, round by round."""
+    return _quotient(values.get(name, {}).get(key), values.get(other, {}).get(key))
+
+
+def _inner(figures: Mapping[str, Sequence[float]], over: str, under: str) -> float | None:
+    return _quotient(figures.get(over), figures.get(under))
+
+
+def _quotient(over: Sequence[float] | None, under: Sequence[float] | None) -> float | None:
+    if not over or not under or not all(under):
+        return None
+    # Zipped as far as both go: a run with --only may have less of one.
+    return median(a / b for a, b in zip(over, under, strict=False))
+
+
+def _markdown(
+    values: Values,
+    machine: Mapping[str, str],
+    plan: Mapping[str, Any],
+    kept: Sequence[Promise],
+) -> str:
+    lines = [
+        "# Benchmark",
+        "",
+        f"{machine['date']}, commit {machine['commit']}. Written by `make bench`; do not edit.",
+        "What is measured and how: [bench/README.rst](../README.rst).",
+        "",
+        "![The figures as bars](latest.svg)",
+        "",
+    ]
+    if kept:
+        lines += [
+            "## What must hold",
+            "",
+            *_table(
+                ["", "measured", "limit", "holds"],
+                [
+                    [
+                        promise.name,
+                        _plain(promise.value),
+                        _plain(promise.limit),
+                        "yes" if promise.held else "**no**",
+                    ]
+                    for promise in kept
+                ],
+            ),
+        ]
+    servers = [name for name in values if any(f.key in values[name] for f in COMPARED)]
+    if servers:
+        lines += [
+            "## Side by side",
+            "",
+            f"{plan['subscribers']:,} subscribers of one channel, 200-byte messages,",
+            f"{plan['rounds']} rounds; median (least to most).",
+            "",
+            *_table(["", *servers], _side_by_side(values, servers)),
+        ]
+    ratios = _ratios(values)
+    if ratios:
+        lines += [
+            "Ratios, median of the rounds:",
+            "",
+            *_table(["push_server /", FLOOR, PEER], ratios),
+        ]
+    ours = values.get(OURS, {})
+    for title, prefix in (
+        (_durable_title(plan), ("durable", "disk")),
+        (_stopped_title(plan), ("stopped",)),
+    ):
+        rows = [
+            [figure.title, show(figure, ours[figure.key])]
+            for figure in ALONE
+            if figure.key.startswith(prefix) and figure.key in ours
+        ]
+        if rows:
+            lines += [f"## {title}", "", *_table(["", "push_server"], rows)]
+    lines += ["## Machine", "", *_table(["", ""], [[k, v] for k, v in machine.items() if v])]
+    return "\n".join(lines)
+
+
+def _durable_title(plan: Mapping[str, Any]) -> str:
+    return (
+        f"Durable publishes per second (SQLite; {plan['publishers']} publishers, "
+        f"batches of {plan['batch']})"
+    )
+
+
+def _stopped_title(plan: Mapping[str, Any]) -> str:
+    return f"{plan['stopped']:,} subscribers stop reading beside {plan['others']:,} others"
+
+
+def _side_by_side(values: Values, servers: Sequence[str]) -> list[list[str]]:
+    return [
+        [
+            f"{figure.title}, {figure.unit}",
+            *(show(figure, values[name].get(figure.key, ()), unit=False) for name in servers),
+        ]
+        for figure in COMPARED
+        if any(figure.key in values[name] for name in servers)
+    ]
+
+
+def _ratios(values: Values) -> list[list[str]]:
+    rows = []
+    for figure in COMPARED:
+        to_floor = _ratio(values, figure.key, FLOOR)
+        to_peer = _ratio(values, figure.key, PEER)
+        if figure.key == "memory":
+            # The relay keeps nothing per subscriber but a descriptor; there is no ratio to it.
+            to_floor = None
+        if to_floor is not None or to_peer is not None:
+            rows.append([
+                figure.title,
+                *("–" if ratio is None else f"× {ratio:.2f}" for ratio in (to_floor, to_peer)),
+            ])
+    return rows
+
+
+def _plain(value: float) -> str:
+    return _number(value, 2 if value < 10 else 0)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" + "---:|" * (len(head) - 1),
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+    ]
+
+
+def _caption(machine: Mapping[str, str]) -> str:
+    return f"{machine['date']} · commit {machine['commit']} · {machine['processor']}"
+
+
+def _panels(values: Values, plan: Mapping[str, Any]) -> list[Panel]:
+    crowd = f"{plan['subscribers']:,} subscribers"
+    panels = [
+        _panel(values, "delivery_cpu", "CPU per delivery", f"µs, {crowd}, 200 bytes"),
+        _panel(values, "latency_p99", "Publish to last subscriber", f"ms, 99 %, {crowd}"),
+        _panel(values, "burst", "Burst", "deliveries per second, more is better"),
+        _panel(values, "memory", "Memory per idle subscriber", "bytes of process memory"),
+        _panel(values, "connect_cpu", "CPU per new subscriber", "µs, push_server checks a token"),
+    ]
+    ours = values.get(OURS, {})
+    publishing = [
+        _bar(label, ours[key], FIGURES[key].digits, style)
+        for label, key, style in (
+            ("one at a time", "durable_one", "ours"),
+            (f"{plan['publishers']} publishers", "durable_many", "ours"),
+            (f"batches of {plan['batch']}", "durable_batch", "ours"),
+            ("disk syncs", "disk", "floor"),
+        )
+        if ours.get(key)
+    ]
+    panels.append(Panel("Durable publishes", "per second, SQLite, more is better", publishing))
+    return [panel for panel in panels if panel.bars]
+
+
+def _panel(values: Values, key: str, title: str, subtitle: str) -> Panel:
+    styles = {FLOOR: "floor", PEER: "peer", OURS: "ours", OURS_IN_MEMORY: "ours"}
+    bars = [
+        _bar(name, figures[key], FIGURES[key].digits, styles.get(name, "ours"))
+        for name, figures in values.items()
+        if figures.get(key)
+    ]
+    return Panel(title, subtitle, bars)
+
+
+def _bar(label: str, values: Sequence[float], digits: int, style: str) -> Bar:
+    return Bar(
+        label, max(0, median(values)), max(0, min(values)), max(0, max(values)),
+        _number(median(values), digits), style,
+    )
