@@ -55,6 +55,7 @@ class Setting(NamedTuple):
     default: Any
     """As it would stand in the TOML file."""
     doc: str
+    """What it decides; literal text in `backticks`."""
     section: str
     secret: bool
 
@@ -84,27 +85,27 @@ class Settings:
     listen: Address = _row(
         casts.address, "127.0.0.1:6660",
         "Where browsers connect, directly or through a port redirect or a proxy: IP address and"
-        " port, or unix:/path.",
+        " port, or `unix:/path`.",
         section="Addresses",
     )
     internal_listen: Address = _row(
         casts.address, "127.0.0.1:6667",
         "Where the CMS publishes and the monitoring asks. Loopback, a private address or"
-        " unix:/path. Browsers are refused here.",
+        " `unix:/path`. Browsers are refused here.",
     )
     public_url: str = _row(
         casts.optional(casts.origin), "",
-        "The push host as browsers see it, such as https://push.example.com. Requests for other"
+        "The push host as browsers see it, such as `https://push.example.com`. Requests for other"
         " hosts are then refused.",
     )
     site_origins: tuple[str, ...] = _row(
         casts.list_of(casts.origin), [],
         "The CMS sites whose pages may connect, each exactly as browsers send it:"
-        " https://www.example.com. No wildcards.",
+        " `https://www.example.com`. No wildcards.",
     )
     document_domain: str = _row(
         casts.optional(casts.domain), "",
-        "The common parent domain of site and push host, such as example.com. Page and iframe"
+        "The common parent domain of site and push host, such as `example.com`. Page and iframe"
         " then talk by direct calls. Every sibling subdomain that also sets it can script your"
         " pages; leave it empty to use postMessage only.",
     )
@@ -126,17 +127,9 @@ class Settings:
 
     broker: str = _row(
         casts.broker, "sqlite:push.db",
-        "Where publications are kept: sqlite:PATH survives power loss, memory: survives"
+        "Where publications are kept: `sqlite:PATH` survives power loss, `memory:` survives"
         " nothing. A relative path starts in the directory the server is started in.",
         section="Publications",
-    )
-    namespace: Namespaces = _row(
-        casts.namespaces, {},
-        "One table per namespace, the part of a channel name before the first colon;"
-        ' [namespace."*"] is for all that have no table of their own. Keys: history_size'
-        " (publications kept per channel, 1000), history_ttl (seconds kept, 600), history_bytes"
-        " (bytes kept per channel, 16777216), client_publish (whether browsers may publish"
-        " where their token grants it, true).",
     )
 
     token_keys: tuple[str, ...] = _row(
@@ -153,8 +146,8 @@ class Settings:
     )
     api_keys: Mapping[str, ApiKey] = _row(
         casts.api_keys, {},
-        "Keys that sign calls of the internal API, by name: \"whsec_…\", or"
-        " {secret = \"whsec_…\", channels = [\"chat:*\"]} for one that may publish to those"
+        "Keys that sign calls of the internal API, by name: `\"whsec_…\"`, or"
+        " `{secret = \"whsec_…\", channels = [\"chat:*\"]}` for one that may publish to those"
         " channels only.",
         secret=True,
     )
@@ -186,7 +179,7 @@ class Settings:
 
     connections: int = _row(
         casts.number(0, 10_000_000), 0,
-        "Open client connections in all. 0: 80 percent of the file descriptors the process may"
+        "Open client connections in all. `0`: 80 percent of the file descriptors the process may"
         " have.",
         section="Limits",
     )
@@ -227,6 +220,16 @@ class Settings:
         casts.number(0, 10_000), 16,
         "Long-lived connections that may each hold a thread where another WSGI server runs the"
         " application.",
+    )
+
+    namespace: Namespaces = _row(
+        casts.namespaces, {},
+        "One table for each namespace, the part of a channel name before the first colon, and"
+        ' `[namespace."*"]` for all that have none. A table does not inherit from `"*"`.'
+        " `history_size`: publications kept per channel. `history_ttl`: seconds they are kept."
+        " `history_bytes`: bytes kept per channel. `client_publish`: whether browsers may publish"
+        " where their token grants it.",
+        section="Namespaces",
     )
 
 

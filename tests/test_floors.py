@@ -23,6 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "casts",
+            "config_text",
             "channels",
             "history",
             "publications",
@@ -37,7 +38,18 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"connection", "hub", "subscriber"}),
     frozenset({"crossing", "hijack"}),
     frozenset({"calls", "doors.*", "metrics"}),
-    frozenset({"__main__", "cli", "client", "listener", "server", "wsgi"}),
+    frozenset(
+        {
+            "__main__",
+            "cli",
+            "client",
+            "feeding",
+            "listener",
+            "server",
+            "setup_text",
+            "wsgi",
+        }
+    ),
 )
 
 # Who wraps what; nobody else may depend on how these packages work. sqlite3 comes with Python
