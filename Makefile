@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-# Further arguments for pytest or the benchmark: make test ARGS="-k tokens -x"
+# Further arguments for the demo, pytest or the benchmark: make test ARGS="-k tokens -x"
 ARGS ?=
 
 .PHONY: help demo test check bench docs clean need-test need-bench
@@ -19,7 +19,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 14
 
 demo: $(VENV)/runtime ## start the push server and a small CMS site to try it with
-	$(BIN)/python -m cms_module.demo_site $(ARGS)
+	$(BIN)/python -m cms_module.demo_site.run $(ARGS)
 
 test: need-test check ## check everything and run all tests
 	$(BIN)/python -m pytest $(ARGS)
@@ -37,7 +37,7 @@ docs: $(VENV)/runtime ## write docs/configuration.rst anew from the table of set
 	mv docs/configuration.rst.new docs/configuration.rst
 
 clean: ## remove what make has made
-	rm -rf $(VENV) demo build dist *.egg-info bench/build \
+	rm -rf $(VENV) .demo build dist *.egg-info bench/build \
 		.mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -96,7 +96,6 @@ class Listener:
 
     def __iter__(self) -> Iterator[Message]:
         while True:
-            self._delay = None
             try:
                 for message in self._one_connection():
                     yield message
@@ -108,7 +107,7 @@ class Listener:
                     raise ListenError(f"certificate: {error.verify_message}") from None
                 reason = str(error) or type(error).__name__
             delay = pause(self._attempt) if self._delay is None else self._delay
-            self._attempt += 1
+            self._attempt, self._delay = self._attempt + 1, None
             yield {"type": "disconnected", "reason": reason, "delay": round(delay * 1000)}
             self._sleep(delay)
 
@@ -117,11 +116,7 @@ class Listener:
         try:
             response = self._request(connection)
             while line := response.readline(LINE_LIMIT):
-                message = json.loads(line)
-                if not isinstance(message, dict):
-                    raise ValueError("not a line of the stream")
-                self._note(message, connection)
-                yield message
+                yield self._note(json.loads(line), connection)
         finally:
             connection.close()
 
@@ -142,7 +137,9 @@ class Listener:
             self._delay = min(int(after), LONGEST_PAUSE) * random.uniform(1.0, 1.5)
         raise ConnectionError(answer)
 
-    def _note(self, message: Message, connection: HTTPConnection) -> None:
+    def _note(self, message: object, connection: HTTPConnection) -> Message:
+        if not isinstance(message, dict):
+            raise ValueError("not a line of the stream")
         self.cursor = str(message.get("cursor", self.cursor))
         kind = message.get("type")
         if kind == "hello":
@@ -151,6 +148,7 @@ class Listener:
                 connection.sock.settimeout(SILENT_HEARTBEATS * float(message["heartbeat"]))
         elif kind == "reconnect":
             self._delay = float(message["delay"]) / 1000
+        return message
 
 
 def pause(attempt: int) -> float:

@@ -59,7 +59,7 @@ IMPORTERS: Mapping[str, str] = {
     "itsdangerous": "tokens",
     "prometheus_client": "metrics",
     "requests": "calls",
-    "sqlite3": "brokers.sqlite",
+    "sqlite3": "brokers.sqlite_store",
     "urllib3": "calls",
     "waitress": "hijack",
 }
