@@ -7,6 +7,8 @@ The tree, by who has to act:
     * `Unauthorized` (401): no token, or one that does not verify.
     * `Denied` (403): verified, but not allowed to do this.
     * `Conflict` (409): the same id was used for other data.
+    * `NotFound` (404), `MethodNotAllowed` (405), `UnsupportedMedia` (415), `Misdirected` (421):
+      no such thing here.
     * `TooLarge` (413), `TooMany` (429): over a limit; the message names the setting.
     * `Unavailable` (503), `StorageFull` (507): not the client's fault; the same request may
       succeed later.
@@ -78,6 +80,12 @@ class TooLarge(PushError):
     """Raised if a body or a value is over its size limit."""
 
     status = 413
+
+
+class UnsupportedMedia(PushError):
+    """Raised if a body is not of the type the route takes."""
+
+    status = 415
 
 
 class Misdirected(PushError):

@@ -47,9 +47,9 @@ def warn(event: str, **fields: object) -> None:
     _logger.warning(_line(event, fields))
 
 
-def error(event: str, **fields: object) -> None:
-    """Log a failure of this server, with the exception being handled if there is one."""
-    _logger.error(_line(event, fields), exc_info=True)
+def error(event: str, failure: BaseException, **fields: object) -> None:
+    """Log a failure of this server, with where it happened."""
+    _logger.error(_line(event, fields), exc_info=failure)
 
 
 def rejected(event: str, ip: str, **fields: object) -> None:

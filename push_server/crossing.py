@@ -1,0 +1,83 @@
+"""The crossing between worker threads and the event loop, and the watch each keeps on the other.
+
+WSGI workers may block and know nothing of the loop; the hub and the brokers run on the loop and
+must never block. This is the only place where one calls the other.
+
+The threads watch each other, because a process that lives on with one of them dead looks healthy
+and serves nobody: the HTTP front calls `check_loop` about once a second, and the house has the
+loop look at the front's thread. Either ends the process; the supervisor starts a fresh one.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, TypeVar
+
+from push_server import log
+from push_server.errors import Unavailable
+
+CALL_SECONDS = 10.0
+"""A worker waits this long for the loop before it answers 503."""
+SILENCE_SECONDS = 30.0
+"""The loop is dead if it has not turned for this long."""
+EXIT_DEAD_THREAD = 70
+"""Exit status when a thread that must live has died (EX_SOFTWARE)."""
+
+T = TypeVar("T")
+
+
+class Crossing:
+    """Calls from any thread into the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._beat_at = time.monotonic()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._beat()
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and wait for its result (worker threads).
+
+        Raises `Unavailable` if the loop does not answer in time. The coroutine is then left to
+        finish: what it was storing is stored or not, and a retry with the same id tells which.
+        """
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:
+            coroutine.close()
+            raise Unavailable("stopping", "The server is stopping.", retry_after=1) from None
+        try:
+            return future.result(CALL_SECONDS)
+        except FutureTimeoutError:
+            raise Unavailable("timeout", "The server is overloaded.", retry_after=1) from None
+
+    def post(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function on the loop, soon (any thread)."""
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            log.info("crossing.closed")
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Start a coroutine whose result nobody waits for (loop only)."""
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+
+    def _spawned(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            log.error("task.failed", failure)
+
+    def _beat(self) -> None:
+        self._beat_at = time.monotonic()
+        self._loop.call_later(1.0, self._beat)
+
+    def check_loop(self) -> None:
+        """End the process if the loop is dead (any thread)."""
+        if time.monotonic() - self._beat_at > SILENCE_SECONDS:
+            log.warn("loop.dead", silent=SILENCE_SECONDS)
+            os._exit(EXIT_DEAD_THREAD)

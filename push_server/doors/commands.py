@@ -1,0 +1,263 @@
+"""The commands of ``POST /api``.
+
+To add one: a function here, a line in `COMMANDS`, a row in `docs/protocol.rst`, a method in
+`push_server/client.py`, a test.
+
+A command is prepared in a worker (everything that can be wrong with it is found there) and then
+performed on the event loop. Preparing gives either publish requests, so that a run of them
+becomes one group commit, or a coroutine function. Parameters nobody knows are refused.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from push_server.channels import check_channel
+from push_server.doors.context import Context
+from push_server.doors.publish import dump_data
+from push_server.doors.request import parse_json
+from push_server.errors import BadInput, Denied, PushError
+from push_server.positions import channel_key, cursor_entry, join_cursor, parse_cursor
+from push_server.publications import Published, PublishRequest, check_id
+from push_server.revocations import SESSION, TOKEN, USER, Revocation
+from push_server.signatures import ApiKey
+from push_server.tokens import LEEWAY, LIFETIME_LIMIT
+
+HISTORY_LIMIT = 1000
+FOREVER = float(2**53)
+"""`before` of a session's or a token's revocation: whatever a skewed clock wrote as `iat`."""
+
+Result = Any
+Perform = Callable[[], Awaitable[Result]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One command and what came with it."""
+
+    context: Context
+    key: ApiKey
+    params: Mapping[str, Any]
+    auto_id: str
+    """The publication id if the publisher gives none; the same in every retry."""
+    signed_at: int
+    """The timestamp under the signature: the clock of the CMS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publishes:
+    """A prepared `publish` or `broadcast`."""
+
+    requests: Sequence[PublishRequest]
+    many: bool
+
+    def result(self, answers: Sequence[Published | PushError]) -> Result:
+        """The command's result; raises its error if it is a single publish that failed."""
+        if self.many:
+            return {
+                "results": [
+                    answer.body() if isinstance(answer, PushError) else answer.as_json()
+                    for answer in answers
+                ]
+            }
+        if isinstance(answers[0], PushError):
+            raise answers[0]
+        return answers[0].as_json()
+
+
+def _fields(call: Call, required: set[str], optional: set[str]) -> None:
+    given = set(call.params)
+    if missing := sorted(required - given):
+        raise BadInput("params", f"The parameter {missing[0]} is missing.")
+    if unknown := sorted(given - required - optional):
+        raise BadInput("params", f"There is no parameter {unknown[0][:40]}.")
+
+
+def _usable(call: Call, channel: object) -> str:
+    name = check_channel(channel)
+    if not call.key.may_use(name):
+        raise Denied("channel_denied", "This API key is limited to other channels.")
+    return name
+
+
+def _request(call: Call, channel: object) -> PublishRequest:
+    exclude = call.params.get("exclude")
+    given_id = call.params.get("id")
+    return PublishRequest(
+        channel=_usable(call, channel),
+        id=call.auto_id if given_id is None else check_id(given_id),
+        data=dump_data(call.params["data"]),
+        exclude=None if exclude is None else check_id(exclude, "exclude"),
+    )
+
+
+def publish(call: Call) -> Publishes:
+    """``publish``: one message to one channel."""
+    _fields(call, {"channel", "data"}, {"id", "exclude"})
+    return Publishes([_request(call, call.params["channel"])], many=False)
+
+
+def broadcast(call: Call) -> Publishes:
+    """``broadcast``: one message to many channels, under the same id in each."""
+    _fields(call, {"channels", "data"}, {"id", "exclude"})
+    channels = call.params["channels"]
+    if not isinstance(channels, list) or not 0 < len(channels) <= 1000:
+        raise BadInput("params", "channels is a list of 1 to 1,000 channel names.")
+    return Publishes([_request(call, channel) for channel in channels], many=True)
+
+
+def revoke(call: Call) -> Perform:
+    """``revoke``: end sessions, users' tokens, or one token; close their streams."""
+    _fields(call, set(), {"sid", "user", "before", "jti"})
+    if call.key.channels is not None:
+        raise Denied("command_denied", "An API key limited to channels cannot revoke.")
+    before = call.params.get("before", call.signed_at)
+    if isinstance(before, bool) or not isinstance(before, (int, float)):
+        raise BadInput("params", "before is a time in unix seconds.")
+    expires = time.time() + LIFETIME_LIMIT + LEEWAY
+    limits = {SESSION: FOREVER, USER: float(before), TOKEN: FOREVER}
+    revocations = []
+    for kind, limit in limits.items():
+        value = call.params.get(kind)
+        if value is None:
+            continue
+        if not isinstance(value, str) or not 0 < len(value) <= 512:
+            raise BadInput("params", f"{kind} is a string.")
+        revocations.append(Revocation(kind, value, limit, expires))
+    if not revocations:
+        raise BadInput("params", "Name a sid, a user or a jti.")
+
+    async def perform() -> Result:
+        closed = 0
+        for revocation in revocations:
+            closed += len(call.context.hub.meant(revocation))
+            await call.context.broker.revoke(revocation)
+        return {"closed": closed}
+
+    return perform
+
+
+def history(call: Call) -> Perform:
+    """``history``: what a channel keeps, after an offset or a cursor."""
+    _fields(call, {"channel"}, {"since", "limit"})
+    channel = _usable(call, call.params["channel"])
+    limit = call.params.get("limit", 100)
+    since = call.params.get("since", 0)
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= HISTORY_LIMIT:
+        raise BadInput("params", f"limit is 1 to {HISTORY_LIMIT}.")
+    position = None
+    if isinstance(since, str):
+        position = parse_cursor(since).get(channel_key(channel))
+        if position is None:
+            raise BadInput("params", "The cursor does not speak of this channel.")
+    elif isinstance(since, bool) or not isinstance(since, int) or since < 0:
+        raise BadInput("params", "since is an offset or a cursor.")
+
+    async def perform() -> Result:
+        broker = call.context.broker
+        if position is None:
+            found = await broker.history(channel, since, limit)
+        else:
+            found = (await broker.read({channel: position}))[channel]
+        result = {
+            "channel": channel,
+            "epoch": found.head.epoch,
+            "offset": found.head.offset,
+            "cursor": join_cursor([cursor_entry(channel, found.head)]),
+            "publications": [parse_json(kept.json) for kept in found.publications[:limit]],
+        }
+        if found.reset is not None:
+            result["reset"] = found.reset
+        return result
+
+    return perform
+
+
+def channels(call: Call) -> Perform:
+    """``channels``: those with subscribers on this node."""
+    _fields(call, set(), {"prefix"})
+    prefix = call.params.get("prefix", "")
+    if not isinstance(prefix, str):
+        raise BadInput("params", "prefix is a string.")
+
+    async def perform() -> Result:
+        return {"channels": call.context.hub.channels(prefix)}
+
+    return perform
+
+
+def stats(call: Call) -> Perform:
+    """``stats``: the numbers of this node."""
+    _fields(call, set(), set())
+
+    async def perform() -> Result:
+        return call.context.hub.stats()
+
+    return perform
+
+
+COMMANDS: dict[str, Callable[[Call], Publishes | Perform]] = {
+    "publish": publish,
+    "broadcast": broadcast,
+    "revoke": revoke,
+    "history": history,
+    "channels": channels,
+    "stats": stats,
+}
+
+
+def prepare(
+    context: Context, key: ApiKey, command: object, auto_id: str, signed_at: int
+) -> Publishes | Perform | PushError:
+    """The command, ready to be performed, or what is wrong with it."""
+    if not isinstance(command, dict) or not {"method", "params"}.issuperset(command):
+        return BadInput("command", "A command has method and params.")
+    method, params = command.get("method"), command.get("params", {})
+    if not isinstance(method, str) or method not in COMMANDS:
+        return BadInput("command", f"The methods are {', '.join(COMMANDS)}.")
+    if not isinstance(params, dict):
+        return BadInput("command", "params is an object.")
+    try:
+        return COMMANDS[method](Call(context, key, params, auto_id, signed_at))
+    except PushError as error:
+        return error
+
+
+async def perform_all(
+    context: Context, prepared: Sequence[Publishes | Perform | PushError]
+) -> list[Result | PushError]:
+    """Perform commands in order (event loop). A run of publishes is one group commit."""
+    results: list[Result | PushError] = []
+    index = 0
+    while index < len(prepared):
+        run = []
+        while index < len(prepared) and isinstance(step := prepared[index], Publishes):
+            run.append(step)
+            index += 1
+        if run:
+            results += await _publish_run(context, run)
+            continue
+        step = prepared[index]
+        index += 1
+        if isinstance(step, PushError):
+            results.append(step)
+            continue
+        assert not isinstance(step, Publishes)
+        try:
+            results.append(await step())
+        except PushError as error:
+            results.append(error)
+    return results
+
+
+async def _publish_run(context: Context, run: Sequence[Publishes]) -> list[Result | PushError]:
+    requests = [request for publishes in run for request in publishes.requests]
+    answers = iter(await context.broker.publish(requests))
+    results: list[Result | PushError] = []
+    for publishes in run:
+        try:
+            results.append(publishes.result([next(answers) for _ in publishes.requests]))
+        except PushError as error:
+            results.append(error)
+    return results

@@ -1,0 +1,114 @@
+"""Who may come in: Host, Origin, bearer token, ticket.
+
+Every function raises a `PushError` or returns what was proved. Imported by the public doors.
+"""
+
+import re
+import time
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from push_server import log
+from push_server.doors.context import Context
+from push_server.doors.request import Request
+from push_server.errors import BadInput, Denied, Misdirected, Unauthorized
+from push_server.settings import Settings
+from push_server.tokens import TICKET_SECONDS, Grant, InvalidToken
+
+_TOKEN_NAMES = frozenset({"token", "access_token", "auth", "authorization", "bearer", "jwt"})
+_LIKE_A_TOKEN = re.compile(r"\.?[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{43}=*")
+
+
+def check_host(request: Request, settings: Settings) -> None:
+    """Refuse a Host that is not this server.
+
+    Against DNS rebinding, and against a proxy that sends us another site's requests. Where
+    `public_url` does not say who we are, IP addresses, localhost, and names in the domain of
+    the site are taken for us.
+    """
+    host = request.header("host")
+    target: str = request.environ.get("REQUEST_URI", "")
+    absolute = "://" in target.partition("?")[0]
+    if absolute and urlsplit(target).netloc.lower() != host.lower():
+        # Absolute form (RFC 9112, 3.2.2): two names for one request are one too many.
+        raise BadInput("host_mismatch", "The request names two hosts.")
+    if not _is_us(host.lower(), settings):
+        log.rejected("http.reject", request.ip, reason="host", host=host)
+        raise Misdirected("host_unknown", "This server is not that host; see `public_url`.")
+
+
+def _is_us(host: str, settings: Settings) -> bool:
+    name = re.sub(r":[0-9]*$", "", host)
+    if name == "localhost" or _is_ip(name.strip("[]")):
+        return True
+    if settings.public_url:
+        return name == urlsplit(settings.public_url).hostname
+    sites = [urlsplit(origin).hostname or "" for origin in settings.site_origins]
+    parents = [site.partition(".")[2] if site.count(".") > 1 else site for site in sites]
+    ours = {settings.document_domain, *parents} - {""}
+    return not ours or any(name == domain or name.endswith("." + domain) for domain in ours)
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_origin(request: Request, settings: Settings) -> str:
+    """The Origin of the request if it may talk to us; an empty string if it names none.
+
+    Exact comparison with the list (scheme, host and port), never by suffix or pattern. The push
+    origin itself is good: the hidden iframe is a page of it.
+    """
+    origin = request.header("origin")
+    if not origin or origin in settings.site_origins or origin == settings.public_url:
+        return origin
+    if not settings.public_url and origin.partition("://")[2] == request.header("host"):
+        return origin
+    log.rejected("origin.reject", request.ip, origin=origin)
+    raise Denied("origin_denied", "This origin is not in `site_origins`.")
+
+
+def check_no_token_in_url(request: Request) -> None:
+    """Refuse a token in the URL: URLs stand in logs, histories and Referer headers."""
+    for name, value in request.query:
+        like = name not in ("ticket", "since") and _LIKE_A_TOKEN.fullmatch(value)
+        if name.lower() in _TOKEN_NAMES or like:
+            log.rejected("auth.reject", request.ip, reason="url")
+            raise BadInput("token_in_url", "Send the token in the Authorization header.")
+
+
+def authenticate(request: Request, context: Context) -> Grant:
+    """The grant of the bearer token, or of the ticket, that came with the request."""
+    try:
+        if ticket := request.parameter("ticket"):
+            grant = _spend_ticket(ticket, context)
+        else:
+            grant = context.tokens.verify(_bearer(request), time.time())
+    except InvalidToken as error:
+        log.rejected("auth.reject", request.ip, reason=error.reason)
+        raise
+    if context.revocations.covers(grant.user, grant.session, grant.token_id, grant.issued):
+        log.rejected("auth.reject", request.ip, reason="revoked")
+        raise InvalidToken("revoked")
+    return grant
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.header("authorization").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        log.rejected("auth.reject", request.ip, reason="missing")
+        raise Unauthorized("token_missing", "Send Authorization: Bearer and the token.")
+    return token.strip()
+
+
+def _spend_ticket(text: str, context: Context) -> Grant:
+    grant, ticket_id = context.tokens.open_ticket(text, time.time())
+    first = context.crossing.call(context.broker.claim(f"ticket:{ticket_id}", 2 * TICKET_SECONDS))
+    if not first:
+        raise InvalidToken("replay")
+    return grant
+

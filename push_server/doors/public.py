@@ -1,0 +1,43 @@
+"""The application of the browser listener: its routes and the headers of all its answers."""
+
+from push_server.doors.context import Context
+from push_server.doors.files import FileDoor, FrameDoor, script_names
+from push_server.doors.guard import check_host, check_no_token_in_url, check_origin
+from push_server.doors.publish import PublishDoor, TicketDoor
+from push_server.doors.request import Request
+from push_server.doors.router import Router, Routes
+from push_server.doors.subscribe import SubscribeDoor
+from push_server.transports.base import Headers
+
+
+def public_application(context: Context) -> Router:
+    """The WSGI application that browsers talk to."""
+    routes: Routes = {
+        "/frame": ("GET", FrameDoor(context)),
+        **{f"/{name}": ("GET", FileDoor(name)) for name in script_names()},
+        "/subscribe/": ("GET", SubscribeDoor(context)),
+        "/publish": ("POST", PublishDoor(context)),
+        "/ticket": ("POST", TicketDoor(context)),
+    }
+
+    def guard(request: Request) -> Headers:
+        check_host(request, context.settings)
+        check_no_token_in_url(request)
+        origin = check_origin(request, context.settings)
+        # Only a listed origin is ever echoed, never "*", and no credentials: there are none.
+        allow = [("Access-Control-Allow-Origin", origin)] if origin else []
+        return [*allow, ("Vary", "Origin")]
+
+    def headers() -> Headers:
+        # Chromium honours document.domain only where every response of the origin, errors
+        # included, asks for it; without it the opposite header gives the origin its own process.
+        cluster = "?0" if context.settings.document_domain else "?1"
+        return [
+            ("Origin-Agent-Cluster", cluster),
+            # Also makes Chromium hand over the first bytes of an XHR instead of waiting for
+            # 1,024 of them to sniff the type from.
+            ("X-Content-Type-Options", "nosniff"),
+            ("Referrer-Policy", "no-referrer"),
+        ]
+
+    return Router(routes, guard, headers)

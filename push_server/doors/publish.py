@@ -1,0 +1,68 @@
+"""``POST /publish`` and ``POST /ticket``: what a browser may do besides listening."""
+
+import secrets
+import time
+
+from push_server.channels import check_channel
+from push_server.doors.context import Context
+from push_server.doors.guard import authenticate
+from push_server.doors.request import Answer, Request
+from push_server.errors import BadInput, Denied, PushError
+from push_server.publications import PublishRequest, check_id, dump_json
+from push_server.transports.base import Headers
+
+FIELDS = frozenset({"channel", "data", "id", "exclude"})
+
+
+def dump_data(data: object) -> bytes:
+    """A publication's `data` as it is kept. Raises `BadInput` for a number JSON has not."""
+    try:
+        return dump_json(data)
+    except ValueError:
+        raise BadInput("json_malformed", "A number in data is out of range.") from None
+
+
+class PublishDoor:
+    """Publishes for the user of the token."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __call__(self, request: Request, headers: Headers) -> Answer:
+        """The place of the publication."""
+        context = self._context
+        grant = authenticate(request, context)
+        fields = request.json_object(context.settings.max_body)
+        if not FIELDS.issuperset(fields) or "data" not in fields:
+            raise BadInput("fields", "A publish has channel and data, and may have id, exclude.")
+        channel = check_channel(fields.get("channel"))
+        namespace = context.settings.namespace.of(channel)
+        if not namespace.client_publish or not grant.may_publish(channel):
+            raise Denied("channel_denied", "The token does not allow publishing there.")
+        exclude = fields.get("exclude")
+        wish = PublishRequest(
+            channel=channel,
+            id=check_id(fields["id"]) if "id" in fields else secrets.token_urlsafe(12),
+            data=dump_data(fields["data"]),
+            user=grant.user,
+            exclude=None if exclude is None else check_id(exclude, "exclude"),
+        )
+        (result,) = context.crossing.call(context.broker.publish([wish]))
+        if isinstance(result, PushError):
+            raise result
+        return 200, list(headers), [dump_json(result.as_json())]
+
+
+class TicketDoor:
+    """Sells a ticket for a token."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __call__(self, request: Request, headers: Headers) -> Answer:
+        """A fresh ticket. Tickets cannot be bought with tickets."""
+        if request.parameter("ticket"):
+            raise BadInput("ticket_for_ticket", "Buy a ticket with the token itself.")
+        grant = authenticate(request, self._context)
+        ticket = self._context.tokens.issue_ticket(grant, time.time())
+        return 200, list(headers), [dump_json({"ticket": ticket})]

@@ -1,0 +1,85 @@
+"""From a path to a door, and from an error to an answer, for both listeners.
+
+Each listener has a route table of its own: the internal routes are not in the public one, so no
+spelling of a path can reach them there. Doors raise; only here an error becomes an answer.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+from wsgiref.types import StartResponse
+
+from push_server import log
+from push_server.doors.request import Answer, Environ, Request
+from push_server.errors import MethodNotAllowed, NotFound, PushError
+from push_server.publications import dump_json
+from push_server.transports.base import Headers
+
+Door = Callable[[Request, Headers], Answer | None]
+Routes = Mapping[str, tuple[str, Door]]
+"""Path -> method and door. A path ending in "/" takes everything below it."""
+
+
+class Router:
+    """A WSGI application made of doors."""
+
+    def __init__(
+        self, routes: Routes, guard: Callable[[Request], Headers], headers: Callable[[], Headers]
+    ) -> None:
+        self._routes = routes
+        self._guard = guard
+        """Raises, or returns the headers that depend on the request (CORS)."""
+        self._headers = headers
+        """The headers of every answer."""
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request (worker thread)."""
+        request = Request(environ)
+        headers: list[tuple[str, str]] = list(self._headers())
+        try:
+            headers += self._guard(request)
+            answer = self._dispatch(request, headers)
+        except PushError as error:
+            answer = self._refusal(error, headers)
+        except Exception as failure:
+            log.error("door.failed", failure, path=request.path)
+            answer = self._refusal(PushError("internal", "The server failed."), headers)
+        if answer is None:
+            return []
+        status, fields, body = answer
+        names = {name.lower() for name, _ in fields}
+        for name, value in (("Content-Type", "application/json"), ("Cache-Control", "no-store")):
+            if name.lower() not in names:
+                fields.append((name, value))
+        if isinstance(body, list):
+            fields.append(("Content-Length", str(sum(map(len, body)))))
+        start_response(f"{status} {HTTPStatus(status).phrase}", fields)
+        return [] if request.method == "HEAD" else body
+
+    def _dispatch(self, request: Request, headers: Headers) -> Answer | None:
+        path = request.path
+        route = self._routes.get(path) or self._routes.get(path.rpartition("/")[0] + "/")
+        if route is None:
+            raise NotFound("not_found", "There is no such route.")
+        method, door = route
+        if request.method == "OPTIONS":
+            return 204, [*headers, *_PREFLIGHT], []
+        readable = method == "GET" and request.method == "HEAD" and not path.startswith("/sub")
+        if request.method != method and not readable:
+            raise MethodNotAllowed("method_not_allowed", f"This route takes {method}.")
+        return door(request, headers)
+
+    @staticmethod
+    def _refusal(error: PushError, headers: Headers) -> Answer:
+        fields = list(headers)
+        if error.retry_after is not None:
+            fields.append(("Retry-After", str(error.retry_after)))
+        body: dict[str, Any] = error.body()
+        return error.status, fields, [dump_json(body)]
+
+
+_PREFLIGHT: Headers = [
+    ("Access-Control-Allow-Methods", "GET, POST"),
+    ("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID"),
+    ("Access-Control-Max-Age", "600"),
+]

@@ -1,0 +1,149 @@
+"""``GET /subscribe/…``: from a request to a subscriber.
+
+Token, rights, channels and cursor are settled here, in a worker, so that every refusal is an
+ordinary HTTP answer. Then the connection is handed to the hub: as a socket where the front can
+let go of one, else as an iterator that occupies this worker until the stream ends.
+"""
+
+import socket
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from push_server.channels import check_channel, personal_channel
+from push_server.connection import Connection, IteratorConnection, SocketConnection
+from push_server.doors.context import Context
+from push_server.doors.guard import authenticate
+from push_server.doors.request import Answer, Request
+from push_server.errors import BadInput, Denied, NotFound, TooMany, Unavailable
+from push_server.positions import parse_cursor
+from push_server.publications import check_id
+from push_server.subscriber import SubscribeRequest
+from push_server.tokens import Grant
+from push_server.transports import TRANSPORTS
+from push_server.transports.base import Headers
+
+CHANNELS_LIMIT = 256
+"""Channels that one request may name, whatever the settings say."""
+POLL_SECONDS = 25.0
+POLL_SECONDS_LIMIT = 60.0
+
+GiveBack = Callable[[socket.socket], None]
+
+
+class SubscribeDoor:
+    """Serves every transport in the table."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._blocking = threading.Semaphore(context.settings.blocking_connections)
+
+    def __call__(self, request: Request, headers: Headers) -> Answer | None:
+        """The answer, or None if the connection was taken."""
+        order = self._order(request, headers)
+        context = self._context
+        hijack = request.environ.get("push_server.hijack")
+        if hijack is None:
+            return self._serve_blocking(order)
+
+        def take(sock: socket.socket, give_back: GiveBack) -> None:  # runs on the I/O thread
+            context.crossing.post(attach, sock, give_back if order.transport.once else None)
+
+        def attach(sock: socket.socket, give_back: GiveBack | None) -> None:  # runs on the loop
+            connection = SocketConnection(context.hub, sock, give_back)
+            context.crossing.spawn(context.hub.attach(order, connection))
+
+        if not hijack(take):
+            raise BadInput("pipelined", "Send nothing behind a long-lived request.")
+        return None
+
+    def _order(self, request: Request, headers: Headers) -> SubscribeRequest:
+        transport = TRANSPORTS.get(request.path.removeprefix("/subscribe/"))
+        if transport is None:
+            raise NotFound("not_found", "There is no such transport.")
+        grant = authenticate(request, self._context)
+        channels, denied = self._channels(request, grant)
+        since = request.header("last-event-id") or request.parameter("since")
+        instance = request.parameter("instance")
+        connection = request.header("connection").lower()
+        if fallback := request.parameter("fallback"):
+            self._context.hub.note_fallback(fallback)
+        return SubscribeRequest(
+            user=grant.user,
+            session=grant.session,
+            token_id=grant.token_id,
+            issued=grant.issued,
+            expires=grant.expires,
+            channels=channels,
+            denied=denied,
+            since=parse_cursor(since) if since else None,
+            instance=check_id(instance, "instance") if instance else None,
+            transport=transport,
+            timeout=_timeout(request),
+            headers=headers,
+            keep_alive=request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+            and "close" not in connection,
+        )
+
+    def _channels(self, request: Request, grant: Grant) -> tuple[Sequence[str], Sequence[str]]:
+        asked = request.parameters("channel")
+        if len(asked) > CHANNELS_LIMIT:
+            raise BadInput("too_many_channels", f"A request names {CHANNELS_LIMIT} at most.")
+        granted = {personal_channel(grant.user): None}
+        denied: dict[str, None] = {}
+        for name in asked:
+            try:
+                known = grant.may_subscribe(check_channel(name))
+            except Denied:
+                known = False
+            (granted if known else denied)[name] = None
+        limit = self._context.settings.channels_per_connection
+        if len(granted) > limit:
+            raise TooMany("too_many_channels", f"`channels_per_connection` allows {limit}.")
+        if denied and not set(asked) & granted.keys():
+            # The same answer whether or not such a channel exists.
+            raise Denied("channel_denied", "The token grants none of these channels.")
+        return list(granted), list(denied)
+
+    def _serve_blocking(self, order: SubscribeRequest) -> Answer:
+        """Serve from this very worker (a WSGI server that cannot let go of a socket)."""
+        if not self._blocking.acquire(blocking=False):
+            raise Unavailable("full", "`blocking_connections` are in use.", retry_after=5)
+        context = self._context
+        connection = IteratorConnection(context.hub, context.crossing.post)
+        context.crossing.post(self._attach_iterator, order, connection)
+        pieces = iter(connection)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            piece = next(pieces, None)
+            if piece is None:
+                self._blocking.release()
+                raise Unavailable("stopping", "The server is stopping.", retry_after=1)
+            head += piece
+        head, _, first = head.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        fields = [tuple(line.split(": ", 1)) for line in lines[1:]]
+        kept = [(name, value) for name, value in fields if name.lower() != "connection"]
+        return int(lines[0].split(" ")[1]), kept, self._body(first, pieces)
+
+    def _attach_iterator(self, order: SubscribeRequest, connection: Connection) -> None:
+        self._context.crossing.spawn(self._context.hub.attach(order, connection))
+
+    def _body(self, first: bytes, rest: Iterable[bytes]) -> Iterable[bytes]:
+        try:
+            yield first
+            yield from rest
+        finally:
+            self._blocking.release()
+
+
+def _timeout(request: Request) -> float:
+    text = request.parameter("timeout")
+    if not text:
+        return POLL_SECONDS
+    try:
+        timeout = float(text)
+    except ValueError:
+        timeout = -1
+    if not 0 <= timeout <= POLL_SECONDS_LIMIT:
+        raise BadInput("timeout_malformed", f"timeout is 0 to {POLL_SECONDS_LIMIT:.0f} seconds.")
+    return timeout

@@ -1,0 +1,409 @@
+"""The HTTP front: waitress, and the way a connection leaves it and comes back.
+
+waitress accepts, parses, and runs the WSGI application in its workers. A worker that is to hold
+a connection open calls ``environ["push_server.hijack"](take)``; when the worker is done, waitress's
+own I/O thread lets go of the socket and passes it to `take`, together with the way back for the
+next request. No thread and no waitress object is held meanwhile.
+
+Everything is attached by class attributes and `super()`; no method of waitress is copied. What
+waitress 3.0.2 leaves open is closed here: see `StrictParser` and `Channel.overdue`.
+
+Threads: methods say which thread runs them. The only importer of waitress.
+"""
+
+import ipaddress
+import re
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+from wsgiref.types import WSGIApplication
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.server import BaseWSGIServer, TcpWSGIServer, UnixWSGIServer
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
+from waitress.utilities import Error
+
+from push_server import log
+from push_server.publications import dump_json
+from push_server.transports.base import response
+
+GiveBack = Callable[[socket.socket], None]
+Take = Callable[[socket.socket, GiveBack], None]
+
+HEADER_BYTES = 16_384
+HEADER_COUNT = 64
+TARGET_BYTES = 12_288
+BODY_FACTOR = 1.5
+"""The body has this many times longer than the head (10 and 15 seconds by default)."""
+
+_REQUEST_LINE = re.compile(rb"[A-Z]+ [!-~]+ HTTP/([0-9]\.[0-9])")
+_ONCE = (b"host", b"content-length", b"transfer-encoding")
+
+
+class Refusal(Error):  # type: ignore[misc]
+    """What the parser refuses, with a status of its own."""
+
+    def __init__(self, code: int, reason: str, body: str) -> None:
+        super().__init__(body)
+        self.code = code
+        self.reason = reason
+
+
+class StrictParser(HTTPRequestParser):  # type: ignore[misc]
+    """Refuses what waitress lets through and some proxy in front may read differently.
+
+    Content-Length beside Transfer-Encoding, a folded header, two Host headers: where two parsers
+    disagree on such a request, one user's request is smuggled into another's connection
+    (RFC 9112, sections 3.2, 5.2, 6.1). Every refusal ends the connection.
+    """
+
+    refusal: Refusal | None = None
+
+    def received(self, data: bytes) -> int:
+        """Parse; answer with our own refusal where there is one (I/O thread)."""
+        consumed: int = super().received(data)
+        if self.refusal is not None:
+            self.error = self.refusal
+        return consumed
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Check the raw head, then let waitress parse it (I/O thread)."""
+        if header_plus != b"GET / HTTP/1.0\r\n":  # what waitress parses when a head is too long
+            self._check(header_plus)
+        super().parse_header(header_plus)
+
+    def _check(self, head: bytes) -> None:
+        line, _, fields = head.partition(b"\r\n")
+        if len(line) > TARGET_BYTES:
+            self._refuse(414, "URI Too Long", "target over 12 KiB")
+        request_line = _REQUEST_LINE.fullmatch(line)
+        if request_line is None:
+            self._refuse(400, "Bad Request", "request line")
+        elif request_line[1] not in (b"1.0", b"1.1"):
+            self._refuse(505, "HTTP Version Not Supported", "version")
+        if b"\0" in head or b"\r\n " in head or b"\r\n\t" in head:
+            self._refuse(400, "Bad Request", "NUL or folded header")
+        lines = fields.split(b"\r\n")
+        if len(lines) > HEADER_COUNT + 2:
+            self._refuse(431, "Request Header Fields Too Large", f"over {HEADER_COUNT} headers")
+        names = Counter(field.partition(b":")[0].strip().lower() for field in lines)
+        if any(names[name] > 1 for name in _ONCE):
+            self._refuse(400, "Bad Request", "framing header twice")
+        if names[b"transfer-encoding"] and (names[b"content-length"] or line.endswith(b"1.0")):
+            self._refuse(400, "Bad Request", "Transfer-Encoding out of place")
+        if not names[b"host"] and line.endswith(b"1.1"):
+            self._refuse(400, "Bad Request", "no Host")
+        if any(b"_" in name for name in names):
+            # X_Forwarded_For and X-Forwarded-For are one name to a WSGI application.
+            self._refuse(400, "Bad Request", "underscore in a header name")
+
+    def _refuse(self, code: int, reason: str, detail: str) -> None:
+        self.refusal = Refusal(code, reason, detail)
+        raise ParsingError(detail)
+
+
+class JSONErrorTask(ErrorTask):  # type: ignore[misc]
+    """Answers what the parser refused, in the form of all our errors."""
+
+    def execute(self) -> None:
+        """Write the refusal and close (worker thread)."""
+        refusal = self.request.error
+        log.rejected(
+            "http.reject", self.channel.addr[0], status=refusal.code, reason=str(refusal.body)
+        )
+        message = "The request is malformed." if refusal.code == 400 else refusal.reason
+        body = dump_json({"error": {"code": "bad_request", "message": message}})
+        self.status = f"{refusal.code} {refusal.reason}"
+        self.response_headers = [
+            ("Content-Type", "application/json"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Cache-Control", "no-store"),
+        ]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class Task(WSGITask):  # type: ignore[misc]
+    """Runs the application; gives it the means to take the connection away."""
+
+    def get_environment(self) -> dict[str, Any]:
+        """The WSGI environment and ``push_server.hijack`` (worker thread)."""
+        environ: dict[str, Any] = super().get_environment()
+        environ["push_server.hijack"] = self.hijack
+        return environ
+
+    def hijack(self, take: Take) -> bool:
+        """Take the connection when this request is done; False if bytes wait behind it.
+
+        With bytes of a next request in waitress's hands already, nobody could tell who is to
+        answer them: the application answers 400 and the connection ends.
+        """
+        channel: Channel = self.channel
+        with channel.requests_lock:
+            behind = channel.request is not None and channel.request.header_plus.strip()
+            if len(channel.requests) > 1 or behind or channel.total_outbufs_len:
+                self.set_close_on_finish()
+                return False
+            channel.take = take
+        return True
+
+    def finish(self) -> None:
+        """Write nothing if the connection has been taken (worker thread)."""
+        if self.channel.take is None:
+            super().finish()
+        else:
+            # waitress has nothing more to do for it, nor to wake its I/O thread for.
+            self.channel.connected = False
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]
+    """One HTTP connection, until it is taken."""
+
+    task_class = Task
+    error_task_class = JSONErrorTask
+    parser_class = StrictParser
+    take: Take | None = None
+    served = False
+    """Whether a request was answered: then the connection idles rightfully (keep-alive)."""
+    counted = False
+    """Whether it counts against its address: until its first request is complete."""
+
+    def __init__(self, server: Any, sock: socket.socket, addr: Any, adj: Any, map: Any) -> None:
+        self.owes_since = time.monotonic()
+        """Since when the client owes us a request, on the monotonic clock."""
+        super().__init__(server, sock, addr, adj, map=map)
+        server.count(self)
+
+    def received(self, data: bytes) -> bool:
+        """Note when a request begins and when it is complete (I/O thread)."""
+        if self.request is None and not self.requests:
+            self.owes_since = time.monotonic()
+        result = bool(super().received(data))
+        if self.counted and self.requests:
+            self.server.uncount(self)
+        return result
+
+    def readable(self) -> bool:
+        """Not once the connection is taken (I/O thread)."""
+        return self.take is None and bool(super().readable())
+
+    def overdue(self, now: float, head_seconds: float) -> bool:
+        """Whether the client takes too long over its request.
+
+        waitress renews its timeout with every byte, so one byte a second holds a connection for
+        ever (slowloris); these limits are absolute.
+        """
+        request = self.request
+        if self.requests or self.take is not None or (request is None and self.served):
+            return False
+        in_body = request is not None and request.headers_finished
+        return now - self.owes_since > head_seconds * (BODY_FACTOR if in_body else 1)
+
+    def give_up(self) -> None:
+        """Close on a client that is overdue (I/O thread)."""
+        if self.request is not None:
+            body = dump_json({"error": {"code": "timeout", "message": "The request is too slow."}})
+            try:
+                self.socket.send(response(408, [], body))
+            except OSError:
+                pass
+        self.will_close = True
+
+    def del_channel(self, map: Any = None) -> None:
+        """Stop counting it (I/O thread)."""
+        if self.counted:
+            self.server.uncount(self)
+        super().del_channel(map)
+
+    def service(self) -> None:
+        """Run one request; then, if it was taken, have the I/O thread let go (worker thread)."""
+        super().service()
+        self.served = True
+        self.owes_since = time.monotonic()
+        if self.take is not None:
+            self.server.trigger.pull_trigger(self._let_go)
+
+    def _let_go(self) -> None:
+        """Pass the socket on and forget it (I/O thread)."""
+        take, sock, server, addr = self.take, self.socket, self.server, self.addr
+        assert take is not None
+        self.del_channel()
+        for buffer in self.outbufs:
+            buffer.close()
+
+        def give_back(returned: socket.socket) -> None:
+            server.trigger.pull_trigger(lambda: server.readmit(returned, addr))
+
+        take(sock, give_back)
+
+
+class Front(BaseWSGIServer):  # type: ignore[misc]
+    """What both kinds of listener do beyond waitress."""
+
+    channel_class = Channel
+    head_seconds = 10.0
+    per_address = 0
+    """Connections of one address without a complete request yet; 0: any number."""
+    unlimited: frozenset[str] = frozenset()
+    every_second: Callable[[], None] = staticmethod(lambda: None)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._incomplete: Counter[str] = Counter()
+        super().__init__(*args, **kwargs)
+
+    def count(self, channel: Channel) -> None:
+        """Turn away the address that opens connections and asks nothing."""
+        ip = channel.addr[0]
+        if not self.per_address or ip in self.unlimited:
+            return
+        channel.counted = True
+        self._incomplete[address_group(ip)] += 1
+        if self._incomplete[address_group(ip)] > self.per_address:
+            log.rejected("http.handshakes", ip, limit="handshakes_per_ip")
+            channel.will_close = True
+
+    def uncount(self, channel: Channel) -> None:
+        """A connection no longer counts against its address."""
+        channel.counted = False
+        group = address_group(channel.addr[0])
+        self._incomplete[group] -= 1
+        if not self._incomplete[group]:
+            del self._incomplete[group]
+
+    def maintenance(self, now: float) -> None:
+        """Close those who take too long; waitress calls this every `cleanup_interval`."""
+        super().maintenance(now)
+        self.every_second()
+        monotonic = time.monotonic()
+        for channel in list(self.active_channels.values()):
+            if channel.overdue(monotonic, self.head_seconds):
+                log.rejected("http.timeout", channel.addr[0], phase="request")
+                channel.give_up()
+
+    def readmit(self, sock: socket.socket, addr: Any) -> None:
+        """Serve a connection that comes back."""
+        if sock.fileno() >= 0:
+            channel = self.channel_class(self, sock, addr, self.adj, self._map)
+            channel.served = True
+            if channel.counted:
+                self.uncount(channel)
+
+
+class TcpFront(Front, TcpWSGIServer):  # type: ignore[misc]
+    """A front on a TCP address."""
+
+
+class UnixFront(Front, UnixWSGIServer):  # type: ignore[misc]
+    """A front on a Unix socket."""
+
+
+class Fronts:
+    """All listeners of this process on one I/O thread: the thread that calls `run`."""
+
+    def __init__(self) -> None:
+        self._map: dict[int, Any] = {}
+        self._fronts: list[Front] = []
+        self._dispatchers: list[ThreadedTaskDispatcher] = []
+        self._running = True
+
+    def listen(
+        self,
+        application: WSGIApplication,
+        *,
+        host: str,
+        port: int,
+        unix_path: str,
+        threads: int,
+        max_body: int,
+        channels: int,
+        trusted_proxy: str,
+        head_seconds: float,
+        per_address: int,
+        unlimited: frozenset[str],
+        every_second: Callable[[], None],
+    ) -> int:
+        """Open a listener; returns the port it got. Raises `OSError` if the address is taken."""
+        place: dict[str, Any] = (
+            {"unix_socket": unix_path, "unix_socket_perms": "660"}
+            if unix_path
+            else {"host": host, "port": port}
+        )
+        proxy: dict[str, Any] = (
+            {
+                "trusted_proxy": trusted_proxy,
+                "trusted_proxy_count": 1,
+                "trusted_proxy_headers": {"x-forwarded-for", "x-forwarded-proto"},
+            }
+            if trusted_proxy
+            else {}
+        )
+        adjustments = Adjustments(
+            **place,
+            **proxy,
+            threads=threads,
+            backlog=4096,
+            connection_limit=channels,
+            cleanup_interval=1,
+            channel_timeout=60,
+            max_request_header_size=HEADER_BYTES,
+            max_request_body_size=max_body + 1,
+            channel_request_lookahead=0,
+            log_socket_errors=False,
+            ident=None,
+            expose_tracebacks=False,
+            clear_untrusted_proxy_headers=True,
+        )
+        dispatcher = ThreadedTaskDispatcher()
+        kind, sockinfo = (
+            (UnixFront, (socket.AF_UNIX, socket.SOCK_STREAM, None, None))
+            if unix_path
+            else (TcpFront, adjustments.listen[0])
+        )
+        front = kind(
+            application, self._map, dispatcher=dispatcher, adj=adjustments, sockinfo=sockinfo
+        )
+        front.head_seconds = head_seconds
+        front.per_address = per_address
+        front.unlimited = unlimited
+        front.every_second = every_second
+        dispatcher.set_thread_count(threads)
+        self._fronts.append(front)
+        self._dispatchers.append(dispatcher)
+        return 0 if unix_path else int(front.effective_port)
+
+    def run(self) -> None:
+        """Serve until `stop` (this thread becomes the I/O thread).
+
+        poll, not select: select fails for good past 1,024 descriptors, and the hub has many.
+        """
+        while self._running:
+            wasyncore.loop(timeout=1.0, use_poll=True, map=self._map, count=1)
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; requests under way go on (any thread)."""
+        for front in self._fronts:
+            front.trigger.pull_trigger(lambda front=front: wasyncore.dispatcher.close(front))
+
+    def stop(self) -> None:
+        """Finish the requests under way, at most five seconds, and end `run` (any thread)."""
+        for dispatcher in self._dispatchers:
+            dispatcher.shutdown()
+        self._running = False
+        for front in self._fronts:
+            front.pull_trigger()
+
+
+def address_group(ip: str) -> str:
+    """What per-address limits count by: an IPv4 address, or the /64 of an IPv6 one."""
+    if ":" not in ip:
+        return ip
+    try:
+        return str(ipaddress.ip_network((ip.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return ip

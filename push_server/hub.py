@@ -1,0 +1,420 @@
+"""The hub: who is subscribed to what on this node, and the way of a publication to them.
+
+`deliver` collects what the broker commits; once per turn of the loop `_fan_out` encodes each
+channel's new publications once per transport, offers them to the channel's subscribers, and then
+writes to each subscriber once, however many publications or channels were due.
+
+Time is a wheel: every subscriber sits in exactly one slot of a quarter second, for its next
+ping, its warning or its end, whichever comes first. There is one timer for all of them.
+
+Event loop only, hence no locks. Floor 4: calls down to the broker, up through nothing.
+"""
+
+import asyncio
+import random
+import secrets
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from push_server import log
+from push_server.brokers.base import Broker
+from push_server.channels import PERSONAL
+from push_server.connection import Connection, SocketConnection
+from push_server.errors import PushError, Unauthorized, Unavailable
+from push_server.positions import channel_key
+from push_server.publications import Publication, dump_json
+from push_server.revocations import Revocation, Revocations
+from push_server.subscriber import Subscriber, SubscribeRequest, visible_to
+from push_server.transports import TRANSPORTS
+from push_server.transports.base import Transport, response
+
+TICK = 0.25
+"""Seconds; the grain of every deadline a subscriber has."""
+WARN_SECONDS = 60.0
+"""How long before its end a stream says `expiring`, if it lives that long."""
+HELD_LIMIT = 10_000
+"""Publications that may wait behind a replay, checked once per heartbeat; they are shared, so
+this bounds references, not payloads."""
+
+FALLBACKS = frozenset({"buffered", "cut", "failed", "refused", "silent", "unsupported"})
+"""What a browser may report to be wrong with the better transport."""
+
+
+class Hub:
+    """The subscribers of this node."""
+
+    def __init__(
+        self,
+        *,
+        revocations: Revocations,
+        heartbeat: float,
+        max_age: float,
+        queue_bytes: int,
+        stall_timeout: float,
+        max_connections: int,
+        max_per_user: int,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.queue_bytes = queue_bytes
+        self.blocked: set[SocketConnection] = set()
+        self.broker: Broker
+        """Set by the house before the first subscriber: broker and hub know each other."""
+        self.counts: Counter[str] = Counter()
+        """What happened since the start, for `stats` and `/metrics`."""
+        self._revocations = revocations
+        self._heartbeat = heartbeat
+        self._max_age = max_age
+        self._stall_timeout = stall_timeout
+        self._max_connections = max_connections
+        self._max_per_user = max_per_user
+        self._rooms: dict[str, set[Subscriber]] = {}
+        self._users: dict[str, list[Subscriber]] = {}
+        self._due: dict[str, list[Publication]] = {}
+        self._wheel: dict[int, set[Subscriber]] = {}
+        self._slot = self._slot_at(time.monotonic())
+        self._draining = False
+        self.empty = asyncio.Event()
+        self._size = 0
+        self._id_prefix = secrets.token_urlsafe(6)
+        self._ticker = self.loop.call_later(TICK, self._tick)
+
+    # Fan-out: deliver > offer > encode > write.
+
+    def deliver(self, channel: str, publications: Sequence[Publication]) -> None:
+        """Take the next publications of a channel (the broker's callback)."""
+        if channel not in self._rooms:
+            return
+        if not self._due:
+            self.loop.call_soon(self._fan_out)
+        self._due.setdefault(channel, []).extend(publications)
+
+    def _fan_out(self) -> None:
+        due, self._due = self._due, {}
+        touched: list[Subscriber] = []
+        touch = touched.append
+        for channel, publications in due.items():
+            room = self._rooms.get(channel, ())
+            entry = publications[-1].entry
+            anyone = all(publication.exclude is None for publication in publications)
+            encoded: dict[Transport, tuple[bytes, ...]] = {}
+            for subscriber in room:
+                if subscriber.held is not None:
+                    subscriber.held.extend(publications)
+                    continue
+                if anyone or subscriber.instance is None:
+                    transport = subscriber.transport
+                    pieces = encoded.get(transport)
+                    if pieces is None:
+                        pieces = encoded[transport] = transport.encode(publications)
+                else:
+                    visible = visible_to(subscriber.instance, publications)
+                    pieces = subscriber.transport.encode(visible) if visible else ()
+                if pieces and not subscriber.due:
+                    touch(subscriber)
+                subscriber.offer(channel, entry, pieces)
+            self.counts["deliveries"] += len(room) * len(publications)
+        for subscriber in touched:
+            if subscriber.transport.once:
+                self._answer(subscriber)
+            else:
+                subscriber.flush()
+
+    # Attach and detach.
+
+    async def attach(self, request: SubscribeRequest, connection: Connection) -> None:
+        """Make a subscriber of a verified request; every refusal is an HTTP answer."""
+        try:
+            self._admit(request)
+        except PushError as error:
+            self._refuse(request, connection, error)
+            return
+        self.counts["connects"] += 1
+        subscriber = self._join(request, connection)
+        try:
+            since = request.since
+            histories = await self.broker.read(
+                {
+                    channel: None if since is None else since.get(channel_key(channel))
+                    for channel in request.channels
+                }
+            )
+        except PushError as error:
+            if connection.subscriber is subscriber:
+                self._refuse(request, connection, error)
+            return
+        if connection.subscriber is subscriber:
+            # What was delivered in this turn may be in the history already: it has to be among
+            # what is held, where the merge drops it, before this subscriber is live.
+            self._fan_out()
+            recovered, resets = subscriber.resume(since, histories)
+            self._begin(subscriber, request, recovered, resets)
+
+    def _admit(self, request: SubscribeRequest) -> None:
+        if self._draining:
+            raise Unavailable("draining", "This server is shutting down.", retry_after=1)
+        if self._revocations.covers(
+            request.user, request.session, request.token_id, request.issued
+        ):
+            raise Unauthorized("token_invalid", "The token has been revoked.")
+        if self._size >= self._max_connections:
+            self.counts["shed"] += 1
+            log.rejected("admit.shed", "all", limit="connections")
+            raise Unavailable(
+                "full",
+                "This server holds as many connections as `connections` allows.",
+                retry_after=random.randint(1, 30),
+            )
+        same_user = self._users.get(request.user, [])
+        if len(same_user) >= self._max_per_user:
+            self.counts["replaced"] += 1
+            log.rejected("quota.user", "all", limit="connections_per_user")
+            self._end(same_user[0], "replaced", 0)
+
+    def _refuse(
+        self, request: SubscribeRequest, connection: Connection, error: PushError
+    ) -> None:
+        headers = list(request.headers)
+        if error.retry_after is not None:
+            headers.append(("Retry-After", str(error.retry_after)))
+        connection.write(response(error.status, headers, dump_json(error.body())))
+        connection.finish()
+
+    def _join(self, request: SubscribeRequest, connection: Connection) -> Subscriber:
+        self._size += 1
+        subscriber_id = f"{self._id_prefix}{self.counts['connects']}"
+        subscriber = Subscriber(request, connection, subscriber_id)
+        connection.subscriber = subscriber
+        self.counts[f"connects.{request.transport.name}"] += 1
+        self._users.setdefault(request.user, []).append(subscriber)
+        for channel in request.channels:
+            room = self._rooms.get(channel)
+            if room is None:
+                self._rooms[channel] = {subscriber}
+            else:
+                room.add(subscriber)
+        self._set_times(subscriber, request)
+        return subscriber
+
+    def _begin(
+        self,
+        subscriber: Subscriber,
+        request: SubscribeRequest,
+        recovered: list[str],
+        resets: dict[str, list[str]],
+    ) -> None:
+        cursor = subscriber.cursor
+        hello: dict[str, Any] = {
+            "type": "hello",
+            "connection": subscriber.id,
+            "user": subscriber.user,
+            "channels": request.channels,
+            "cursor": cursor,
+            "heartbeat": self._heartbeat,
+            "expires": request.expires,
+        }
+        if request.denied:
+            hello["denied"] = request.denied
+        subscriber.say(hello)
+        if recovered:
+            self.counts["recovered"] += len(recovered)
+            subscriber.say({"type": "recovered", "channels": recovered})
+        for reason, channels in resets.items():
+            self.counts[f"resets.{reason}"] += len(channels)
+            subscriber.say(
+                {"type": "reset", "channels": channels, "reason": reason, "cursor": cursor}
+            )
+        if subscriber.transport.once:
+            subscriber.replay()
+            if subscriber.due or resets or request.since is None or not request.timeout:
+                self._answer(subscriber)
+            return
+        self._pump(subscriber)
+
+    def _pump(self, subscriber: Subscriber) -> None:
+        """Replay slice by slice, as fast as the client takes them, until it is live."""
+        while subscriber.held is not None and subscriber.connection.idle:
+            subscriber.replay()
+            subscriber.flush()
+        if subscriber.held is not None:
+            subscriber.connection.when_idle(lambda: self._pump(subscriber))
+
+    def _answer(self, subscriber: Subscriber) -> None:
+        """Send a poll's answer and give the connection back for its next request."""
+        connection = subscriber.connection
+        subscriber.answer()
+        if not (subscriber.keep_alive and connection.release()):
+            connection.finish()
+
+    def closed(self, connection: Connection, reason: str) -> None:
+        """Forget a subscriber whose connection is over (the connection's callback)."""
+        subscriber: Subscriber | None = connection.subscriber
+        if subscriber is None:
+            return
+        connection.subscriber = None
+        self._size -= 1
+        if self._draining and not self._size:
+            self.empty.set()
+        if reason in ("slow", "stalled"):
+            self.counts[f"cuts.{reason}"] += 1
+            log.info("conn.cut", reason=reason, user=subscriber.user, connection=subscriber.id)
+        for channel in subscriber.channels:
+            room = self._rooms[channel]
+            room.discard(subscriber)
+            if not room:
+                del self._rooms[channel]
+        same_user = self._users[subscriber.user]
+        same_user.remove(subscriber)
+        if not same_user:
+            del self._users[subscriber.user]
+        self._wheel.get(subscriber.slot, set()).discard(subscriber)
+
+    # Ends.
+
+    def _end(self, subscriber: Subscriber, reason: str, delay: int) -> None:
+        self._dismiss(subscriber, {"type": "reconnect", "reason": reason, "delay": delay})
+
+    def _dismiss(self, subscriber: Subscriber, message: dict[str, Any]) -> None:
+        """Say a last word and close."""
+        subscriber.keep_alive = False
+        subscriber.say(message)
+        if subscriber.transport.once:
+            subscriber.answer()
+        else:
+            subscriber.flush()
+        subscriber.connection.finish()
+
+    def meant(self, revocation: Revocation) -> list[Subscriber]:
+        """The subscribers whose token a revocation means."""
+        return [
+            subscriber
+            for same_user in self._users.values()
+            for subscriber in same_user
+            if revocation.covers(
+                subscriber.user, subscriber.session, subscriber.token_id, subscriber.issued
+            )
+        ]
+
+    def revoke(self, revocation: Revocation) -> None:
+        """Close every stream whose token is meant (the broker's callback)."""
+        self._revocations.add(revocation)
+        meant = self.meant(revocation)
+        for subscriber in meant:
+            self._dismiss(subscriber, {"type": "revoked"})
+            # What is still queued for it must not go out any more: it has lost the right.
+            subscriber.connection.close("revoked")
+        self.counts["revoked"] += len(meant)
+
+    def drain(self, spread: float) -> None:
+        """Tell every subscriber to come back within `spread` seconds, and let it go.
+
+        `empty` is set when the last one has gone.
+        """
+        self._draining = True
+        if not self._size:
+            self.empty.set()
+        for same_user in list(self._users.values()):
+            for subscriber in list(same_user):
+                self._end(subscriber, "drain", int(random.uniform(0, spread) * 1000))
+
+    def close(self) -> None:
+        """Stop the clock and cut whoever is left."""
+        self._ticker.cancel()
+        for same_user in list(self._users.values()):
+            for subscriber in list(same_user):
+                subscriber.connection.close("drain")
+
+    # The wheel.
+
+    @staticmethod
+    def _slot_at(moment: float) -> int:
+        return int(moment / TICK) + 1
+
+    def _set_times(self, subscriber: Subscriber, request: SubscribeRequest) -> None:
+        now = time.monotonic()
+        if subscriber.transport.once:
+            subscriber.ends, subscriber.reason = now + request.timeout, "timeout"
+            self._file(subscriber, subscriber.ends)
+            return
+        # The clock of the CMS may be behind: a token accepted within the leeway gets it here too.
+        left = request.expires - time.time()
+        left = left if left > 0 else left + 60
+        age = self._max_age * random.uniform(0.8, 1.0)
+        subscriber.reason = "expired" if left <= age else "age"
+        subscriber.ends = now + min(left, age)
+        if left <= age:
+            subscriber.warns = now + max(left - WARN_SECONDS, left * 0.8)
+        self._file(subscriber, now + self._heartbeat * random.uniform(0.5, 1.0))
+
+    def _file(self, subscriber: Subscriber, next_ping: float) -> None:
+        slot = self._slot_at(min(next_ping, subscriber.warns, subscriber.ends))
+        subscriber.slot = slot
+        self._wheel.setdefault(slot, set()).add(subscriber)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self._ticker = self.loop.call_later(TICK, self._tick)
+        last = int(now / TICK)
+        while self._slot <= last:
+            for subscriber in self._wheel.pop(self._slot, ()):
+                self._visit(subscriber, now)
+            self._slot += 1
+        for connection in [c for c in self.blocked if c.stalled(now, self._stall_timeout)]:
+            connection.close("stalled")
+
+    def _visit(self, subscriber: Subscriber, now: float) -> None:
+        if subscriber.held is not None:
+            # Still replaying: the bytes that flow are sign of life enough.
+            if len(subscriber.held) > HELD_LIMIT:
+                subscriber.connection.close("slow")
+            else:
+                self._file(subscriber, now + self._heartbeat)
+            return
+        if now >= subscriber.ends:
+            if subscriber.transport.once:
+                self._answer(subscriber)
+            else:
+                self._end(subscriber, subscriber.reason, random.randint(0, 1000))
+            return
+        if now >= subscriber.warns:
+            subscriber.warns = float("inf")
+            expires = int(time.time() + subscriber.ends - now)
+            subscriber.say({"type": "expiring", "expires": expires})
+        else:
+            subscriber.say({"type": "ping"})
+        subscriber.flush()
+        if subscriber.connection.subscriber is subscriber:
+            self._file(subscriber, now + self._heartbeat)
+
+    # What the doors ask.
+
+    def note_fallback(self, reason: str) -> None:
+        """Count why a browser uses a lesser transport (any thread; a lost count is no harm)."""
+        self.counts[f"fallbacks.{reason if reason in FALLBACKS else 'other'}"] += 1
+
+    def channels(self, prefix: str) -> dict[str, dict[str, int]]:
+        """The channels with subscribers, personal ones only where the prefix asks for them."""
+        return {
+            name: {"subscribers": len(room)}
+            for name, room in self._rooms.items()
+            if name.startswith(prefix)
+            and not (name.startswith(PERSONAL) and not prefix.startswith(PERSONAL))
+            and not name.startswith("$")
+        }
+
+    def stats(self) -> dict[str, int]:
+        """Numbers for `stats` and `/metrics`."""
+        by_transport = Counter(
+            subscriber.transport.name
+            for same_user in self._users.values()
+            for subscriber in same_user
+        )
+        return {
+            "connections": self._size,
+            "users": len(self._users),
+            "channels": len(self._rooms),
+            "blocked": len(self.blocked),
+            **{f"connections.{name}": by_transport[name] for name in TRANSPORTS},
+            **dict(self.counts),
+        }

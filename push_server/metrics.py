@@ -1,0 +1,69 @@
+"""Prometheus metrics, made from the hub's numbers when they are asked for.
+
+Nothing is counted twice and nothing costs anything on the way of a publication: the hub keeps
+plain integers, and a scrape turns them into the text format. Labels never hold a user, a
+channel or an address. The only importer of prometheus_client.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric
+
+GAUGES = {
+    "connections": ("Open client connections.", "transport"),
+    "users": ("Users with an open connection.", ""),
+    "channels": ("Channels with subscribers.", ""),
+    "blocked": ("Connections whose client does not keep up right now.", ""),
+}
+COUNTERS = {
+    "connects": ("Connections made.", "transport"),
+    "deliveries": ("Publications delivered to subscribers.", ""),
+    "recovered": ("Channels resumed without loss.", ""),
+    "resets": ("Channels whose continuity could not be proved.", "reason"),
+    "cuts": ("Connections cut because the client did not keep up.", "reason"),
+    "revoked": ("Connections closed by a revocation.", ""),
+    "replaced": ("Connections that made room for a newer one of the same user.", ""),
+    "shed": ("Connections refused because the server was full.", ""),
+    "fallbacks": ("Connections on a lesser transport, by what ailed the better.", "reason"),
+}
+
+
+class Metrics:
+    """The registry of this process."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._numbers: Mapping[str, int] = {}
+        self._started = time.time()
+        ProcessCollector(registry=self._registry)
+        self._registry.register(self)
+
+    def render(self, numbers: Mapping[str, int]) -> tuple[str, bytes]:
+        """Content type and text of ``GET /metrics``."""
+        self._numbers = numbers
+        return CONTENT_TYPE_LATEST, generate_latest(self._registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """The metric families (called by the registry)."""
+        for name, (text, label) in GAUGES.items():
+            gauge = GaugeMetricFamily(f"push_{name}", text, labels=[label] if label else [])
+            self._fill(gauge, name, label)
+            yield gauge
+        for name, (text, label) in COUNTERS.items():
+            counter = CounterMetricFamily(f"push_{name}", text, labels=[label] if label else [])
+            self._fill(counter, name, label)
+            yield counter
+
+    def _fill(
+        self, family: GaugeMetricFamily | CounterMetricFamily, name: str, label: str
+    ) -> None:
+        if not label:
+            family.add_metric([], self._numbers.get(name, 0))
+            return
+        for key, value in self._numbers.items():
+            if key.startswith(name + "."):
+                family.add_metric([key.removeprefix(name + ".")], value)

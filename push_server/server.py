@@ -1,0 +1,186 @@
+"""The house: puts the parts together, keeps them running, and takes them down in order.
+
+Threads: this one becomes the event loop (hub, brokers, signals); waitress's I/O thread and its
+workers are started here; the broker may own one more. Nothing else.
+
+Signals: SIGTERM and SIGINT drain and end, SIGHUP reads the configuration again.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+
+from push_server import log
+from push_server.brokers import make_broker
+from push_server.crossing import EXIT_DEAD_THREAD, Crossing
+from push_server.doors.context import Context
+from push_server.doors.internal import internal_application
+from push_server.doors.public import public_application
+from push_server.errors import PushError
+from push_server.hijack import Fronts
+from push_server.hub import Hub
+from push_server.revocations import Revocations
+from push_server.settings import Address, Settings, SettingsError, load_settings
+from push_server.tokens import TokenKeys
+
+EXIT_SETTINGS = 2
+"""Exit status when the configuration cannot be used."""
+DRAIN_SECONDS = 5.0
+"""How long clients have to take their last words."""
+RESERVED_DESCRIPTORS = 64
+INTERNAL_THREADS = 16
+"""Workers of the internal listener. Each waits for one commit; together they make a group."""
+
+
+def run(settings: Settings, config_path: str | None = None) -> int:
+    """Serve until a signal ends it; returns the exit status."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    try:
+        return asyncio.run(_House(settings, config_path).run())
+    except (SettingsError, PushError) as error:
+        sys.stderr.write(f"push-server: {error}\n")
+        return EXIT_SETTINGS
+
+
+async def make_context(settings: Settings) -> Context:
+    """Broker, hub and crossing on the running loop, ready to be served by any front."""
+    revocations = Revocations()
+    hub = Hub(
+        revocations=revocations,
+        heartbeat=settings.heartbeat,
+        max_age=settings.connection_max_age,
+        queue_bytes=settings.queue_bytes,
+        stall_timeout=settings.stall_timeout,
+        max_connections=settings.connections or int(_descriptors() * 0.8),
+        max_per_user=settings.connections_per_user,
+    )
+    broker = make_broker(settings.broker, settings.namespace, hub.deliver, hub.revoke)
+    hub.broker = broker
+    await broker.start()
+    crossing = Crossing(hub.loop)
+    return Context(
+        settings, TokenKeys(settings.token_keys), revocations, broker, hub, crossing
+    )
+
+
+def _descriptors() -> int:
+    """Descriptors this process may have; raised to what the administrator allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return soft
+
+
+class _House:
+    """One run of the server."""
+
+    def __init__(self, settings: Settings, config_path: str | None) -> None:
+        self._settings = settings
+        self._config_path = config_path
+        self._stopping = asyncio.Event()
+        self._status = 0
+        self._fronts = Fronts()
+
+    async def run(self) -> int:
+        """Start, serve, drain, stop."""
+        self._context = await make_context(self._settings)
+        try:
+            self._open_listeners()
+        except BaseException:
+            await self._context.broker.close()
+            raise
+        thread = threading.Thread(target=self._serve_http, name="waitress-io", daemon=True)
+        thread.start()
+        loop = asyncio.get_running_loop()
+        for name in ("SIGTERM", "SIGINT"):
+            loop.add_signal_handler(getattr(signal, name), self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        # What lives as long as the process need not be looked at by every collection.
+        gc.collect()
+        gc.freeze()
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), 1.0)
+            if not thread.is_alive():
+                log.warn("front.dead")
+                os._exit(EXIT_DEAD_THREAD)
+        await self._stop()
+        return self._status
+
+    def _open_listeners(self) -> None:
+        settings = self._settings
+        descriptors = _descriptors()
+        channels = max(128, int(descriptors * 0.15))
+        for name, application, threads, reserve in (
+            ("listen", public_application(self._context), settings.threads, 0),
+            # Both listeners share waitress's count of connections; the reserve keeps the CMS's
+            # way in open when browsers have filled theirs.
+            ("internal_listen", internal_application(self._context), INTERNAL_THREADS, 64),
+        ):
+            address: Address = getattr(settings, name)
+            public = name == "listen"
+            try:
+                port = self._fronts.listen(
+                    application,
+                    host=address.host,
+                    port=address.port,
+                    unix_path=address.path,
+                    threads=threads,
+                    max_body=settings.max_body,
+                    channels=channels + reserve,
+                    trusted_proxy=settings.trusted_proxy if public else "",
+                    head_seconds=settings.handshake_timeout,
+                    per_address=settings.handshakes_per_ip if public else 0,
+                    unlimited=frozenset((*settings.unlimited_addresses, settings.trusted_proxy)),
+                    every_second=self._context.crossing.check_loop,
+                )
+            except OSError as error:
+                raise SettingsError(name, f"cannot listen on {address}: {error.strerror}") from None
+            shown = address if address.path else Address(host=address.host, port=port)
+            log.info("listening", setting=name, address=shown)
+
+    def _serve_http(self) -> None:
+        try:
+            self._fronts.run()
+        except Exception as failure:
+            log.error("front.failed", failure)  # the loop sees that this thread is gone
+
+    def _reload(self) -> None:
+        """Take keys, namespaces, origins and limits from the configuration again (SIGHUP).
+
+        Only what is read anew on every request changes; addresses and the broker stay as they
+        are until a restart. A configuration that cannot be used changes nothing.
+        """
+        try:
+            settings = load_settings(self._config_path, os.environ)
+        except SettingsError as error:
+            log.warn("reload.refused", setting=error.setting, reason=error.message)
+            return
+        self._context.settings = settings
+        self._context.tokens = TokenKeys(settings.token_keys)
+        self._context.broker.namespaces = settings.namespace
+        log.info("reload.done")
+
+    async def _stop(self) -> None:
+        """Stop accepting, tell clients when to come back, finish what was accepted, close."""
+        context = self._context
+        log.info("draining", connections=context.hub.stats()["connections"])
+        self._fronts.stop_accepting()
+        context.hub.drain(self._settings.drain_spread)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(context.hub.empty.wait(), DRAIN_SECONDS)
+        # The workers need the loop to finish, so they are waited for in a thread.
+        await asyncio.to_thread(self._fronts.stop)
+        context.hub.close()
+        await context.broker.close()
+        log.info("stopped")

@@ -1,0 +1,202 @@
+"""A subscriber: one authorised receiver, its channels, and where it stands in each.
+
+Its life: it joins its channels while still *holding* (what is delivered is kept back), the
+broker says what it missed, the two are merged by offset, told in slices as fast as the client
+takes them, and when nothing is left it is *live*. From then on every publication goes straight
+through `offer` to the connection.
+
+The cursor is kept as one entry per channel. `rest` is the part of the cursor that speaks of the
+other channels than the one offered last; it changes only when the channel does, so a fan-out
+costs one `join` per subscriber.
+
+Event loop only. Imported by the hub.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from push_server.connection import Connection
+from push_server.history import UNKNOWN, History
+from push_server.positions import Position, channel_key, cursor_entry, join_cursor
+from push_server.publications import Publication
+from push_server.transports.base import Headers, Transport
+
+SLICE_BYTES = 64 * 1024
+"""How much of a replay is encoded ahead of a client that has not taken it yet."""
+POLL_BYTES = 256 * 1024
+"""How much of a replay one poll answer carries."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribeRequest:
+    """A verified request to receive: what the subscribe door hands to the hub."""
+
+    user: str
+    session: str
+    token_id: str
+    issued: float
+    expires: float
+    channels: Sequence[str]
+    denied: Sequence[str]
+    since: Mapping[str, Position] | None
+    instance: str | None
+    transport: Transport
+    timeout: float
+    headers: Headers
+    keep_alive: bool
+
+
+class Subscriber:
+    """One receiver on one connection."""
+
+    __slots__ = (
+        "_cursors",
+        "_rest",
+        "_rest_of",
+        "answer_headers",
+        "connection",
+        "controls",
+        "due",
+        "ends",
+        "held",
+        "id",
+        "instance",
+        "issued",
+        "keep_alive",
+        "reason",
+        "session",
+        "slot",
+        "token_id",
+        "transport",
+        "user",
+        "warns",
+    )
+
+    def __init__(self, request: SubscribeRequest, connection: Connection, subscriber_id: str):
+        self.id = subscriber_id
+        self.user = request.user
+        self.session = request.session
+        self.token_id = request.token_id
+        self.issued = request.issued
+        self.instance = request.instance
+        self.transport = request.transport
+        self.connection = connection
+        self.answer_headers = request.headers if request.transport.once else ()
+        self.keep_alive = request.keep_alive
+        self.held: deque[Publication] | None = deque()
+        """What is to be told before this subscriber is live; None when it is."""
+        self.due = b""
+        """Publications encoded in this turn of the loop, not yet written."""
+        self.controls = request.transport.head(request.headers)
+        """Control messages of this turn, at first the answer's head; they go before `due`."""
+        self.slot = 0
+        self.ends = self.warns = float("inf")
+        self.reason = ""
+        self._cursors: dict[str, str] = dict.fromkeys(request.channels, "")
+        self._rest = b""
+        self._rest_of: str | None = None
+
+    @property
+    def channels(self) -> Iterable[str]:
+        """The channels it is subscribed to."""
+        return self._cursors
+
+    @property
+    def cursor(self) -> str:
+        """Where it stands, as far as it has been told."""
+        return join_cursor(self._cursors.values())
+
+    # The three steps of a beginning.
+
+    def resume(
+        self, since: Mapping[str, Position] | None, histories: Mapping[str, History]
+    ) -> tuple[list[str], dict[str, list[str]]]:
+        """Take its starting place in every channel and line up what it missed.
+
+        Returns the channels that are recovered, and those that are not by reason.
+        """
+        recovered: list[str] = []
+        resets: dict[str, list[str]] = {}
+        missed: deque[Publication] = deque()
+        reached: dict[str, Position] = {}
+        for channel in self._cursors:
+            history = histories[channel]
+            start = None if since is None else since.get(channel_key(channel))
+            if start is not None and history.reset is None:
+                recovered.append(channel)
+                missed.extend(history.publications)
+            else:
+                start = history.head
+                if since is not None:
+                    resets.setdefault(history.reset or UNKNOWN, []).append(channel)
+            self._cursors[channel] = cursor_entry(channel, start)
+            reached[channel] = history.head
+        # Merge: of what was delivered while the history was read, keep what lies beyond it.
+        missed.extend(
+            publication
+            for publication in self.held or ()
+            if publication.position > reached[publication.channel]
+        )
+        self.held = missed
+        return recovered, resets
+
+    def replay(self) -> None:
+        """Encode the next slice of what is held; go live when nothing is left of it."""
+        held = self.held
+        assert held is not None
+        room = POLL_BYTES if self.transport.once else SLICE_BYTES
+        slice_: list[Publication] = []
+        while held and room > 0:
+            room -= len(held[0].json)
+            slice_.append(held.popleft())
+        for channel, run in groupby(slice_, key=_channel):
+            publications = list(run)
+            visible = visible_to(self.instance, publications)
+            pieces = self.transport.encode(visible) if visible else ()
+            self.offer(channel, publications[-1].entry, pieces)
+        if not held:
+            self.held = None
+
+    def offer(self, channel: str, entry: str, pieces: tuple[bytes, ...]) -> None:
+        """Take publications of one channel that end at `entry`; the hub calls `flush` later."""
+        if channel != self._rest_of:
+            self._rest_of = channel
+            others = [other for name, other in self._cursors.items() if name != channel]
+            self._rest = "".join("~" + other for other in others).encode()
+        self._cursors[channel] = entry
+        self.due += self._rest.join(pieces)
+
+    def say(self, message: Mapping[str, Any]) -> None:
+        """Take a control message; the hub calls `flush` later."""
+        self.controls += self.transport.control(message, self.cursor)
+
+    def flush(self) -> None:
+        """Write what this turn of the loop brought, in one send."""
+        data = self.controls + self.due if self.controls else self.due
+        self.due = self.controls = b""
+        if data:
+            self.connection.write(data)
+
+    def answer(self) -> None:
+        """For a transport that answers once: write the whole answer."""
+        data = self.transport.answer(
+            self.due, self.controls, self.cursor, self.answer_headers, self.keep_alive
+        )
+        self.due = self.controls = b""
+        self.connection.write(data)
+
+
+def _channel(publication: Publication) -> str:
+    return publication.channel
+
+
+def visible_to(
+    instance: str | None, publications: Sequence[Publication]
+) -> Sequence[Publication]:
+    """The publications that do not exclude this page instance."""
+    if instance is None or all(publication.exclude is None for publication in publications):
+        return publications
+    return [publication for publication in publications if publication.exclude != instance]

@@ -1,0 +1,79 @@
+"""What a transport is: bytes in front of, around and between publications.
+
+A transport never touches a socket, a clock or a thread. It is stateless, so that one instance
+serves all connections and what it encodes is shared by all of them.
+
+The trick that keeps fan-out cheap: the cursor on each publication differs between connections
+only in the part that speaks of their *other* channels. So a transport encodes publications once,
+as pieces, and each connection joins the pieces with its own remainder of the cursor
+(`rest.join(pieces)`, one pass in C). A transport that puts no cursor beside publications returns
+one piece, and the join is free.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from push_server.publications import Publication
+
+Headers = Sequence[tuple[str, str]]
+
+
+def response_head(status: int, headers: Headers) -> bytes:
+    """The head of an HTTP/1.1 answer."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def response(status: int, headers: Headers, body: bytes, *, keep_alive: bool = False) -> bytes:
+    """A whole HTTP/1.1 answer with a JSON body."""
+    framing = [
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store, no-transform"),
+    ]
+    if not keep_alive:
+        framing.append(("Connection", "close"))
+    return response_head(status, [*framing, *headers]) + body
+
+
+class Transport(ABC):
+    """One delivery technique. The instance in `TRANSPORTS` is shared by all connections."""
+
+    name: ClassVar[str]
+    once: ClassVar[bool] = False
+    """Whether the first thing sent is the whole answer (long poll)."""
+    content_type: ClassVar[str]
+
+    def head(self, headers: Headers) -> bytes:
+        """What is sent before anything else; `headers` are those of the door (CORS)."""
+        # close-delimited: a chunk around each write would cost a copy per connection.
+        # X-Accel-Buffering switches nginx's response buffering off.
+        return response_head(
+            200,
+            [
+                ("Content-Type", self.content_type),
+                ("Cache-Control", "no-store, no-transform"),
+                ("X-Accel-Buffering", "no"),
+                ("Connection", "close"),
+                *headers,
+            ],
+        )
+
+    @abstractmethod
+    def encode(self, publications: Sequence[Publication]) -> tuple[bytes, ...]:
+        """The publications as pieces, to be joined by the rest of a connection's cursor."""
+
+    @abstractmethod
+    def control(self, message: Mapping[str, Any], cursor: str) -> bytes:
+        """A control message."""
+
+    def answer(
+        self, publications: bytes, controls: bytes, cursor: str, headers: Headers, keep_alive: bool
+    ) -> bytes:
+        """For a transport that answers once: the whole answer. What is due is as encoded."""
+        raise NotImplementedError
+
+

@@ -1,0 +1,42 @@
+"""Long poll: the request is held until there is something to say, then answered whole.
+
+The server keeps nothing between two polls: the cursor goes out with an answer and comes back
+with the next request. It works through everything that buffers answers.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from push_server.publications import Publication, dump_json
+from push_server.transports.base import Headers, Transport, response
+
+
+class Poll(Transport):
+    """One JSON object per request."""
+
+    name = "poll"
+    once = True
+    content_type = "application/json"
+
+    def head(self, headers: Headers) -> bytes:
+        """Nothing: the answer has its own head, with its length."""
+        return b""
+
+    def encode(self, publications: Sequence[Publication]) -> tuple[bytes, ...]:
+        """List elements, each with a comma behind it."""
+        return (b"".join(publication.json + b"," for publication in publications),)
+
+    def control(self, message: Mapping[str, Any], cursor: str) -> bytes:
+        """A list element with a comma behind it."""
+        return dump_json(message) + b","
+
+    def answer(
+        self, publications: bytes, controls: bytes, cursor: str, headers: Headers, keep_alive: bool
+    ) -> bytes:
+        """``{"cursor":…,"publications":[…],"control":[…]}``."""
+        body = b'{"cursor":"%b","publications":[%b],"control":[%b]}' % (
+            cursor.encode(),
+            publications[:-1],
+            controls[:-1],
+        )
+        return response(200, headers, body, keep_alive=keep_alive)
