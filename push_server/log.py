@@ -12,6 +12,7 @@ Imported by everybody; safe in every thread.
 import json
 import logging
 import re
+import sys
 import threading
 import time
 
@@ -47,9 +48,9 @@ def warn(event: str, **fields: object) -> None:
     _logger.warning(_line(event, fields))
 
 
-def error(event: str, failure: BaseException, **fields: object) -> None:
-    """Log a failure of this server, with where it happened."""
-    _logger.error(_line(event, fields), exc_info=failure)
+def error(event: str, failure: BaseException | None = None, **fields: object) -> None:
+    """Log a failure of this server, with where it happened (by default: what is handled now)."""
+    _logger.error(_line(event, fields), exc_info=failure or sys.exception())
 
 
 def rejected(event: str, ip: str, **fields: object) -> None:

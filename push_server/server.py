@@ -152,7 +152,7 @@ class _House:
     def _serve_http(self) -> None:
         try:
             self._fronts.run()
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001
             log.error("front.failed", failure)  # the loop sees that this thread is gone
 
     def _reload(self) -> None:

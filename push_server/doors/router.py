@@ -41,7 +41,7 @@ class Router:
             answer = self._dispatch(request, headers)
         except PushError as error:
             answer = self._refusal(error, headers)
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001  # one request, not the server
             log.error("door.failed", failure, path=request.path)
             answer = self._refusal(PushError("internal", "The server failed."), headers)
         if answer is None:
