@@ -57,6 +57,9 @@ def decode_secret(text: str) -> bytes:
         secret = b64decode(text.removeprefix("whsec_"), validate=True)
     except ValueError:
         raise ValueError("what follows whsec_ is not base64") from None
+    if b64encode(secret).decode() != text.removeprefix("whsec_"):
+        # Python takes padding that other decoders refuse: one spelling for one key.
+        raise ValueError("what follows whsec_ is not base64")
     if len(secret) < KEY_BYTES:
         raise ValueError(f"an API key has at least {KEY_BYTES} bytes")
     return secret

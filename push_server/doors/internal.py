@@ -33,6 +33,8 @@ class ApiDoor:
         """Perform the command, or the list of commands, in the body."""
         context = self._context
         body = request.body(context.settings.max_body)
+        if body[:1] not in (b"{", b"["):
+            raise BadInput("json_malformed", "The body is a command or a list of commands.")
         key = self._signer(request, body)
         commands = parse_json(body)
         many = isinstance(commands, list)
