@@ -1,0 +1,552 @@
+/**
+ * The one connection that all pages of one user and session share.
+ *
+ * It runs in a SharedWorker of the push origin, or, where there is none, in the frame itself;
+ * the pages cannot tell the difference, both reach it through a MessagePort. In a worker its
+ * timers are exact (browsers slow down those of hidden frames), eight tabs cost one connection
+ * (a browser grants six to a host), and following a link does not interrupt the stream.
+ *
+ * Rules that hold in this file:
+ * - What is missing is fetched with the cursor; what cannot be proved complete is `reset`.
+ * - A transport is left only when it is proved not to work while another one does, and the
+ *   reason is told to the pages and to the server. There is no interval polling.
+ * - No token, no connection: nothing continues as anonymous.
+ * - Elapsed time is a difference of wall clocks, never a count of ticks: computers sleep.
+ * - A MessagePort has no close event. A page says goodbye in `pagehide`; one that crashed is
+ *   found by pings, which a frame answers from its message handler, where no timer is clamped.
+ *
+ * Used by frame.js; as a worker it starts itself. Needs wire.js, session.js and pages.js.
+ */
+"use strict";
+
+if (typeof importScripts === "function") {
+  const version = self.location.search;
+  importScripts(`wire.js${version}`, `session.js${version}`, `pages.js${version}`);
+}
+
+globalThis.PushConnection = (() => {
+  const { Refusal, TRANSPORTS, backoff, isChannel, pollOnce } = globalThis.PushWire;
+  const { PushPage: Page, PushSession: Session } = globalThis;
+
+  /** Time without a first line after which a stream is under suspicion. */
+  const HELLO_TIMEOUT = 5000;
+  /** How long a transport that was proved not to work is left alone; doubled each time. */
+  const AVOID = 10 * 60 * 1000;
+  const AVOID_CAP = 60 * 60 * 1000;
+  /** Answers to a stream that say that somebody on the way does not know it. */
+  const NOT_THERE = [404, 405, 406, 501];
+  /** Two missed heartbeats, and a little for the network, mean that nobody is there. */
+  const HEARTBEATS = 2;
+  const HEARTBEAT_SLACK = 3000;
+  /** The connection outlives its last page this long, so that a followed link keeps it. */
+  const GRACE = 2000;
+  /** A connection that held this long was a good one: the next failure is a first failure. */
+  const STEADY = 5000;
+  /** New channels are collected this long before the request is made anew. */
+  const GATHER = 20;
+  /** Channels nobody wants any more stay subscribed this long: the next page may want them. */
+  const LINGER = 5000;
+  const TICK = 5000;
+  /** Pages are pinged this often, and taken for dead after so many pings without a sign. */
+  const PING = 30000;
+  const PINGS_UNANSWERED = 4;
+  /** The server's limit for one connection, besides the personal channel. */
+  const MAX_CHANNELS = 64;
+  /** "replaced" means that this user has too many connections: hurrying back replaces another. */
+  const REPLACED_DELAY = 30000;
+
+  return class PushConnection {
+    /** @param {{shared: boolean}} place whether this runs in a worker that pages share */
+    constructor({ shared }) {
+      this.shared = shared;
+      /** @type {Map<MessagePort, InstanceType<typeof Page>>} */
+      this.pages = new Map();
+      this.session = new Session({
+        pages: () => [...this.pages.values()].sort((one, other) => other.activeAt - one.activeAt),
+        has: (page) => this.has(page),
+        release: (page, reason) => this.release(page, reason),
+        renewed: () => this.restart("token", { planned: true }),
+      });
+
+      // Where we are; survives reconnects.
+      /** @type {string | null} */
+      this.cursor = null;
+      /** @type {Set<string>} channels of the last hello, and of the one before */
+      this.known = new Set();
+      this.before = new Set();
+      /** @type {Set<string>} */
+      this.denied = new Set();
+      /** @type {Map<string, {reason: string, until: number, times: number}>} */
+      this.avoided = new Map();
+      this.attempt = 0;
+      this.interrupted = false;
+      this.silences = 0;
+
+      // This one request, or series of polls.
+      /** @type {AbortController | null} */
+      this.abort = null;
+      /** @type {{reason: string, delay?: number, planned?: boolean} | null} why it was ended */
+      this.ending = null;
+      /** @type {Set<string>} */
+      this.requested = new Set();
+      this.takes = 0;
+      this.startedAt = 0;
+      this.heardAt = 0;
+      this.heartbeat = 25;
+
+      this.running = false;
+      /** @type {(() => void) | null} ends the pause between two attempts */
+      this.hurry = null;
+      /** @type {any} */
+      this.regroupTimer = 0;
+      /** @type {any} */
+      this.ticker = 0;
+      this.pingedAt = 0;
+      this.status = { state: "connecting", transport: "", reason: "", connection: "", user: "",
+                      heardAt: 0, shared, error: /** @type {any} */ (null) };
+    }
+
+    /** A page's end of a MessageChannel, or of a worker. @param {MessagePort} port */
+    accept(port) {
+      port.onmessage = ({ data: message }) => {
+        const page = this.pages.get(port);
+        if (message.type === "attach") {
+          this.attach(port, message);
+        } else if (!page) {
+          // Taken for dead, or let go: a page that still speaks has to begin anew.
+          if (message.type !== "detach") port.postMessage({ type: "unknown" });
+        } else {
+          page.unanswered = 0;
+          if (message.type === "channels") this.want(page, message.channels);
+          else if (message.type === "publish") page.queuePublish(this.session, message);
+          else if (message.type === "token") page.onToken?.(message);
+          else if (message.type === "wake") this.wake(page, message.why);
+          else if (message.type === "detach") this.detach(page);
+        }
+      };
+    }
+
+    // ---- Pages come and go
+
+    /**
+     * @param {MessagePort} port
+     * @param {{instance: string, token: string, channels: string[], since?: string}} message
+     */
+    async attach(port, { instance, token, channels, since }) {
+      const page = new Page(port, instance);
+      this.pages.set(port, page);
+      this.ticker = this.ticker || setInterval(() => this.tick(), TICK);
+      page.post({ type: "welcome" });
+      const useful = await this.session.present(page, token);
+      if (!this.has(page)) return;
+      page.post({ type: "status", status: this.status });
+      if (since && !this.cursor && !this.running) {
+        this.cursor = since;
+        this.interrupted = true;
+      } else if (since) {
+        page.since = since;
+        page.held = [];
+      }
+      this.want(page, channels);
+      if (useful && this.status.state === "waiting") this.hurry?.();
+      this.run();
+    }
+
+    /** @param {InstanceType<typeof Page>} page */
+    has(page) {
+      return this.pages.get(page.port) === page;
+    }
+
+    /** @param {InstanceType<typeof Page>} page */
+    detach(page) {
+      this.pages.delete(page.port);
+      page.onToken?.({});
+      if (this.pages.size) {
+        this.regroup(LINGER);
+      } else if (this.shared) {
+        setTimeout(() => this.pages.size || this.rest(), GRACE);
+      } else {
+        // A page on its way into the back/forward cache would keep the stream for ever.
+        this.rest();
+      }
+    }
+
+    /** Let a page go that has no right to stay. */
+    release(/** @type {InstanceType<typeof Page>} */ page, /** @type {string} */ reason) {
+      page.post({ type: "released", reason });
+      this.detach(page);
+    }
+
+    /** Nobody is left: close, and remember nothing about where anybody was. */
+    rest() {
+      clearTimeout(this.regroupTimer);
+      clearInterval(this.ticker);
+      this.ticker = 0;
+      this.cursor = null;
+      this.known = new Set();
+      this.attempt = 0;
+      this.session.forget();
+      this.restart("idle");
+      this.status = { ...this.status, state: "connecting", connection: "", error: null };
+    }
+
+    /** @param {InstanceType<typeof Page>} page @param {string[]} channels */
+    want(page, channels) {
+      page.want(channels.filter(isChannel));
+      this.announce(page);
+      const covered = [...page.channels].every((name) => this.isAsked(name));
+      this.regroup(covered ? LINGER : GATHER);
+    }
+
+    /** @param {string} name */
+    isAsked(name) {
+      return this.requested.has(name) || this.known.has(name) || this.denied.has(name);
+    }
+
+    /** Make the request anew for another set of channels, soon. @param {number} delay */
+    regroup(delay) {
+      clearTimeout(this.regroupTimer);
+      this.regroupTimer = setTimeout(() => {
+        const wanted = this.wanted();
+        const same = wanted.length === this.requested.size &&
+          wanted.every((name) => this.requested.has(name));
+        if (!same && this.abort) this.restart("channels", { planned: true });
+      }, delay);
+    }
+
+    /** The channels to ask for. The personal one comes by itself. */
+    wanted() {
+      const union = new Set([...this.pages.values()].flatMap((page) => [...page.channels]));
+      union.delete(`user:${this.session.claims?.sub}`);
+      const all = [...union].sort();
+      const beyond = all.splice(MAX_CHANNELS);
+      for (const page of this.pages.values()) {
+        const cut = page.among(beyond).filter((name) => !page.told.has(name));
+        cut.forEach((name) => page.told.add(name));
+        if (cut.length) page.post({ type: "denied", channels: cut, code: "too_many_channels" });
+      }
+      return all;
+    }
+
+    /** Tell a page which of its channels are on, and which the token does not grant. */
+    announce(/** @type {InstanceType<typeof Page>} */ page) {
+      if (this.status.state !== "live") return;
+      const fresh = [...page.channels].filter((name) => !page.told.has(name));
+      const on = fresh.filter((name) => this.known.has(name));
+      const off = fresh.filter((name) => this.denied.has(name));
+      [...on, ...off].forEach((name) => page.told.add(name));
+      if (on.length) page.post({ type: "subscribed", channels: on, cursor: this.cursor });
+      if (off.length) page.post({ type: "denied", channels: off, code: "channel_denied" });
+      if (page.since && [...page.channels].every((name) => page.told.has(name))) {
+        page.catchUp(this.session, () => this.has(page)).then(() => this.flush());
+      }
+    }
+
+    /** Something happened that makes it worth looking whether we are still connected. */
+    wake(/** @type {InstanceType<typeof Page>} */ page, /** @type {string} */ why) {
+      page.activeAt = Date.now();
+      if (this.hurry) {
+        // A delay that the server asked for is kept: it spreads us on purpose.
+        if (this.ending?.delay === undefined) this.hurry();
+      } else if (why === "resume" && !this.shared) {
+        // Chromium never wakes a fetch that slept in a frozen frame.
+        this.restart("resume");
+      } else if (this.isSilent(1)) {
+        this.restart("silence");
+      }
+    }
+
+    /** @param {number} heartbeats */
+    isSilent(heartbeats) {
+      if (!this.takes || !this.choose().beats) return false;
+      return Date.now() - this.heardAt > heartbeats * this.heartbeat * 1000 + HEARTBEAT_SLACK;
+    }
+
+    tick() {
+      if (Date.now() - this.pingedAt >= PING) {
+        this.pingedAt = Date.now();
+        for (const page of [...this.pages.values()]) {
+          if (page.unanswered >= PINGS_UNANSWERED) this.detach(page);
+          else page.post({ type: "ping" });
+          page.unanswered += 1;
+        }
+      }
+      if (this.abort && this.isSilent(HEARTBEATS)) this.silent(this.abort);
+    }
+
+    // ---- The loop: token, connect, pause
+
+    async run() {
+      if (this.running) return;
+      this.running = true;
+      while (this.pages.size) {
+        this.ending = null;
+        let delay = 0;
+        if (this.session.token || (await this.session.ask())) {
+          delay = await this.connect();
+        } else if (this.pages.size) {
+          delay = backoff(this.attempt++);
+          this.report({ state: "waiting", connection: "" });
+        }
+        if (this.pages.size && delay) await this.pause(delay);
+      }
+      this.running = false;
+    }
+
+    /** @param {number} delay */
+    async pause(delay) {
+      await new Promise((done) => {
+        const timer = setTimeout(done, delay);
+        this.hurry = () => {
+          clearTimeout(timer);
+          done(undefined);
+        };
+      });
+      this.hurry = null;
+    }
+
+    /**
+     * End what is under way; the loop goes on by itself.
+     * @param {string} reason
+     * @param {{delay?: number, planned?: boolean}} [how]
+     */
+    restart(reason, how = {}) {
+      if (this.abort && !this.ending) this.ending = { reason, ...how };
+      this.abort?.abort();
+      if (!how.planned) this.hurry?.();
+    }
+
+    /** Connect once and stay as long as it lasts. Returns the milliseconds to wait then. */
+    async connect() {
+      const transport = this.choose();
+      const abort = new AbortController();
+      this.abort = abort;
+      this.takes = 0;
+      this.startedAt = this.heardAt = Date.now();
+      if (this.status.state !== "live") {
+        this.report({ state: this.interrupted ? "retrying" : "connecting" });
+      }
+      const late = setTimeout(() => {
+        if (!this.takes) this.prove(transport, abort, "buffered");
+      }, HELLO_TIMEOUT);
+      /** @type {InstanceType<typeof Refusal> | null} */
+      let failure = null;
+      try {
+        const messages = transport.run({
+          ask: () => this.ask(),
+          signal: abort.signal,
+          onResponse: (response) => this.session.setClock(response),
+        });
+        for await (const batch of messages) {
+          if (abort.signal.aborted) break;
+          this.take(batch, transport.name);
+          if (this.choose() !== transport) this.restart("better", { planned: true });
+        }
+      } catch (error) {
+        failure = error instanceof Refusal ? error : new Refusal(0, "broken", String(error));
+      }
+      clearTimeout(late);
+      if (failure && NOT_THERE.includes(failure.status)) {
+        await this.prove(transport, abort, failure.code);
+      }
+      abort.abort();
+      this.abort = null;
+      return this.delayAfter(failure);
+    }
+
+    /** What a transport asks with. Called for every request it makes. */
+    ask() {
+      const channels = this.wanted();
+      this.requested = new Set(channels);
+      return { token: this.session.token || "", channels, since: this.cursor,
+               fallback: this.fallback() };
+    }
+
+    /** @param {InstanceType<typeof Refusal> | null} failure */
+    delayAfter(failure) {
+      const ending = /** @type {any} */ (this.ending);
+      if (ending?.planned) return 0;
+      this.interrupted = true;
+      if (this.takes && Date.now() - this.startedAt > STEADY) this.attempt = 0;
+      if (failure && !ending) {
+        const { status, code, message } = failure;
+        this.status.error = { status, code, message };
+        if (status === 401) this.session.refuse();
+        if (code === "cursor_malformed") this.cursor = null;
+      }
+      this.report({ state: "retrying", connection: "" });
+      if (ending?.delay !== undefined) return ending.delay;
+      const jitter = 1 + Math.random() / 5;
+      return Math.max(backoff(this.attempt++), (failure?.retryAfter || 0) * jitter);
+    }
+
+    // ---- Which transport
+
+    choose() {
+      const now = Date.now();
+      const usable = TRANSPORTS.filter((transport) => transport.supported());
+      return usable.find(({ name }) => (this.avoided.get(name)?.until || 0) <= now) ||
+        usable[usable.length - 1];
+    }
+
+    /** Why the best transport is not in use; empty if it is. */
+    fallback() {
+      const [best] = TRANSPORTS;
+      if (this.choose() === best) return "";
+      return best.supported() ? this.avoided.get(best.name)?.reason || "" : "unsupported";
+    }
+
+    /**
+     * A transport is suspected. If a poll is answered where it brought nothing, it is proved not
+     * to work here (a proxy that collects the whole response, say); if the poll fails as well,
+     * the network or the server is to blame and moving on would not help.
+     * @param {{name: string}} transport
+     * @param {AbortController} abort
+     * @param {string} reason
+     */
+    async prove(transport, abort, reason) {
+      if (transport === TRANSPORTS[TRANSPORTS.length - 1]) return;
+      const takes = this.takes;
+      const works = await pollOnce({ token: this.session.token || "", channels: [], timeout: 0,
+                                     signal: abort.signal }).then(() => true, () => false);
+      if (abort.signal.aborted || takes !== this.takes) return;
+      if (works) {
+        const times = (this.avoided.get(transport.name)?.times || 0) + 1;
+        const until = Date.now() + Math.min(AVOID * 2 ** (times - 1), AVOID_CAP);
+        this.avoided.set(transport.name, { reason, until, times });
+      }
+      this.restart(works ? "fallback" : "silence", { planned: works });
+    }
+
+    /** Two heartbeats are missing. */
+    silent(/** @type {AbortController} */ abort) {
+      // A stream that stops after its first lines, twice, is held up by something on the way.
+      this.silences = this.takes <= 1 ? this.silences + 1 : 0;
+      this.heardAt = Date.now();
+      if (this.silences < 2) this.restart("silence");
+      else this.prove(this.choose(), abort, "stalled");
+    }
+
+    // ---- What arrives
+
+    /** @param {any[]} batch @param {string} transport */
+    take(batch, transport) {
+      this.heardAt = Date.now();
+      this.takes += 1;
+      if (this.takes === 1) this.greet(transport);
+      for (const message of batch) {
+        if (typeof message?.channel === "string") this.offer(message);
+        else if (message) this.control(message);
+        if (typeof message?.cursor === "string") this.cursor = message.cursor;
+      }
+      this.flush();
+    }
+
+    /** The first answer of a connection: it works. @param {string} transport */
+    greet(transport) {
+      if (!this.cursor) {
+        this.interrupted = false;
+        for (const page of this.pages.values()) page.seen.clear();
+      }
+      this.status.error = null;
+      this.report({ state: "live", transport, reason: this.fallback() });
+    }
+
+    /** @param {Publication} publication */
+    offer({ cursor: _cursor, ...publication }) {
+      for (const page of this.pages.values()) page.offer(publication);
+    }
+
+    flush() {
+      for (const page of this.pages.values()) page.flush(this.cursor, this.heardAt);
+    }
+
+    /** @param {Control} message */
+    control(message) {
+      this.flush();
+      const channels = Array.isArray(message.channels) ? message.channels : [];
+      if (message.type === "hello") this.hello(message);
+      else if (message.type === "recovered") this.recovered(channels);
+      else if (message.type === "reset") this.reset(channels, String(message.reason));
+      else if (message.type === "ping") this.pulse(message.cursor);
+      else if (message.type === "expiring") this.session.refresh();
+      else if (message.type === "reconnect") this.sentAway(message);
+      else if (message.type === "revoked") this.revoked();
+    }
+
+    /** @param {Control} message */
+    hello({ channels = [], denied = [], heartbeat, expires, cursor, connection = "", user = "" }) {
+      this.before = this.known;
+      this.known = new Set(channels);
+      this.denied = new Set(denied);
+      if (heartbeat > 0) this.heartbeat = heartbeat;
+      if (!this.session.claims && expires > 0) {
+        this.session.planRefresh(this.session.now() / 1000, expires);
+      }
+      if (typeof cursor === "string") this.cursor = cursor;
+      if (connection !== this.status.connection) this.report({ connection, user });
+      for (const page of this.pages.values()) this.announce(page);
+      this.pulse(this.cursor);
+    }
+
+    /** @param {string[]} channels */
+    recovered(channels) {
+      if (!this.interrupted) return;
+      this.interrupted = false;
+      this.tell("recovered", channels);
+    }
+
+    /** @param {string[]} channels @param {string} reason */
+    reset(channels, reason) {
+      // The cursor did not speak of a channel that was just added: nothing was missed.
+      const lost = reason === "unknown" ? channels.filter((name) => this.before.has(name)) : channels;
+      for (const page of this.pages.values()) page.unsee(channels);
+      this.tell("reset", lost, { reason });
+    }
+
+    /** @param {string} type @param {string[]} channels @param {object} [more] */
+    tell(type, channels, more = {}) {
+      for (const page of this.pages.values()) {
+        const concerned = page.among(channels);
+        if (concerned.length) page.post({ type, channels: concerned, ...more });
+      }
+    }
+
+    /** @param {string | null | undefined} cursor */
+    pulse(cursor) {
+      for (const page of this.pages.values()) {
+        if (!page.held) page.post({ type: "heard", at: this.heardAt, cursor });
+      }
+    }
+
+    /** @param {Control} message */
+    sentAway({ reason, delay = 0 }) {
+      if (reason === "expired") this.session.refuse();
+      const least = reason === "replaced" ? REPLACED_DELAY * (1 + Math.random()) : 0;
+      this.restart(String(reason), { delay: Math.max(delay, least) });
+    }
+
+    /** The session is over. Whoever comes back has to bring another token. */
+    revoked() {
+      this.session.refuse();
+      const pages = [...this.pages.values()];
+      this.pages.clear();
+      for (const page of pages) {
+        page.post({ type: "revoked" });
+        page.onToken?.({});
+      }
+      this.rest();
+    }
+
+    /** @param {Partial<typeof this.status>} changes */
+    report(changes) {
+      Object.assign(this.status, changes, { heardAt: this.heardAt });
+      for (const page of this.pages.values()) page.post({ type: "status", status: this.status });
+    }
+  };
+})();
+
+if (typeof SharedWorkerGlobalScope === "function" && self instanceof SharedWorkerGlobalScope) {
+  const connection = new globalThis.PushConnection({ shared: true });
+  self.onconnect = (/** @type {any} */ event) => connection.accept(event.ports[0]);
+}

@@ -1,0 +1,229 @@
+/**
+ * One attached page: what it wants, what it has had, and what it does by itself.
+ *
+ * Rules that hold in this file:
+ * - A page is given each publication of its channels once, in order. `seen` is the only judge
+ *   of that, whichever way a publication came: live, recovered, or fetched for this page alone.
+ * - A page's own publications leave one after the other, so that they arrive in the order in
+ *   which they were made, and keep their id over all attempts, so that they arrive once.
+ *
+ * Used by connection.js. Needs wire.js.
+ */
+"use strict";
+
+globalThis.PushPage = (() => {
+  const { Refusal, backoff, pollOnce, randomId, request, within } = globalThis.PushWire;
+
+  /** How long a page may take to bring a token. */
+  const TOKEN_TIMEOUT = 15000;
+  const PUBLISH_ATTEMPTS = 6;
+  const PUBLISH_TIMEOUT = 10000;
+  const PUBLISH_QUEUE = 100;
+  const CATCH_UP_ATTEMPTS = 6;
+  /** Publications kept for a page while its catch-up runs; beyond, it is told to reload. */
+  const HELD = 5000;
+
+  const sleep = (/** @type {number} */ ms) => new Promise((done) => setTimeout(done, ms));
+
+  /**
+   * @typedef {{token: string | null, ask: () => Promise<boolean>, refuse: () => void}} Session
+   */
+
+  return class Page {
+    /**
+     * @param {MessagePort} port
+     * @param {string} instance
+     */
+    constructor(port, instance) {
+      this.port = port;
+      this.instance = instance;
+      /** @type {Set<string>} */
+      this.channels = new Set();
+      /** @type {Map<string, number>} channel → the last offset this page was given */
+      this.seen = new Map();
+      /** @type {Set<string>} channels it was told to be subscribed to, or denied */
+      this.told = new Set();
+      /** @type {Publication[]} what leaves with the next flush */
+      this.due = [];
+      /** @type {string | null} the cursor it came back with, until its catch-up begins */
+      this.since = null;
+      /** @type {Publication[] | null} what waits until its catch-up is done */
+      this.held = null;
+      /** Pings without a sign of life, and when somebody last looked at it. */
+      this.unanswered = 0;
+      this.activeAt = Date.now();
+      /** @type {((answer: {token?: string, signedOut?: boolean}) => void) | null} */
+      this.onToken = null;
+      /** @type {Promise<void>} */
+      this.publishing = Promise.resolve();
+      this.unpublished = 0;
+    }
+
+    /** @param {any} message */
+    post(message) {
+      this.port.postMessage(message);
+    }
+
+    /** @param {string[]} wanted */
+    want(wanted) {
+      this.channels = new Set(wanted);
+      for (const name of this.told) if (!this.channels.has(name)) this.told.delete(name);
+      for (const name of this.seen.keys()) if (!this.channels.has(name)) this.seen.delete(name);
+    }
+
+    /** Those of these channels that it wants. @param {string[]} channels */
+    among(channels) {
+      return channels.filter((name) => this.channels.has(name));
+    }
+
+    /** Continuity ended in these channels: their offsets may begin anew. */
+    unsee(/** @type {Iterable<string>} */ channels) {
+      for (const name of channels) this.seen.delete(name);
+    }
+
+    /** @param {Publication} publication */
+    offer(publication) {
+      if (!this.held) {
+        if (this.isDue(publication)) this.due.push(publication);
+      } else if (this.held.length <= HELD) {
+        this.held.push(publication);
+      }
+    }
+
+    /**
+     * Take note of a publication; true if the page has to be given it.
+     * @param {Publication} publication
+     */
+    isDue({ channel, offset, exclude }) {
+      if (!this.channels.has(channel)) return false;
+      const last = this.seen.get(channel);
+      if (last !== undefined && offset <= last) return false;
+      this.seen.set(channel, offset);
+      return exclude === undefined || exclude !== this.instance;
+    }
+
+    /**
+     * Hand over what is due. The cursor goes along, for a page that leaves and comes back.
+     * @param {string | null} cursor
+     * @param {number} at
+     */
+    flush(cursor, at) {
+      if (!this.due.length) return;
+      this.post({ type: "publications", items: this.due, cursor, at });
+      this.due = [];
+    }
+
+    /** Ask for a token; resolves to {} when no answer comes in time. */
+    askToken() {
+      return new Promise((done) => {
+        const timer = setTimeout(() => this.onToken?.({}), TOKEN_TIMEOUT);
+        this.onToken = (answer) => {
+          clearTimeout(timer);
+          this.onToken = null;
+          done(answer);
+        };
+        this.post({ type: "token" });
+      });
+    }
+
+    /**
+     * Bring this page up to date from its own cursor, while the others go on undisturbed: a
+     * page that comes out of the back/forward cache is behind the shared connection. Begins
+     * when the shared connection has all of its channels, so that nothing falls between.
+     * @param {Session} session
+     * @param {() => boolean} attached
+     */
+    async catchUp(session, attached) {
+      let since = this.since;
+      this.since = null;
+      let complete = false;
+      for (let attempt = 0; !complete && attempt < CATCH_UP_ATTEMPTS && attached(); attempt += 1) {
+        try {
+          for (let first = attempt === 0; !complete; first = false) {
+            const answer = await pollOnce({ token: session.token || "", since, timeout: 0,
+                                            channels: [...this.channels] });
+            this.giveMissed(answer, first);
+            complete = !answer.publications.length || answer.cursor === since;
+            since = answer.cursor;
+          }
+        } catch {
+          await sleep(backoff(attempt + 1));
+        }
+      }
+      const held = this.held || [];
+      this.held = null;
+      if (!complete || held.length > HELD) {
+        this.unsee(this.channels);
+        this.post({ type: "reset", channels: [...this.channels], reason: "unavailable" });
+      }
+      held.forEach((publication) => this.offer(publication));
+    }
+
+    /**
+     * @param {{publications: Publication[], control: Control[]}} answer
+     * @param {boolean} first
+     */
+    giveMissed({ publications, control }, first) {
+      for (const { type, channels = [], reason } of control) {
+        const concerned = this.among(channels);
+        if (type === "reset" && reason !== "unknown" && concerned.length) {
+          this.unsee(concerned);
+          this.post({ type, channels: concerned, reason });
+        } else if (type === "recovered" && first && concerned.length) {
+          this.post({ type, channels: concerned });
+        }
+      }
+      const items = publications.filter((publication) => this.isDue(publication));
+      if (items.length) this.post({ type: "publications", items, at: Date.now() });
+    }
+
+    /**
+     * @param {Session} session
+     * @param {{request: number, channel: string, data: any, exclude?: string}} message
+     */
+    queuePublish(session, message) {
+      const answer = (/** @type {object} */ outcome) =>
+        this.post({ type: "published", request: message.request, ...outcome });
+      if (this.unpublished >= PUBLISH_QUEUE) {
+        answer({ error: { status: 429, code: "too_many_publications", message: "Too many at once." } });
+        return;
+      }
+      this.unpublished += 1;
+      this.publishing = this.publishing
+        .then(() => publish(session, message))
+        .then((result) => answer({ result }),
+              ({ status, code, message: text }) => answer({ error: { status, code, message: text } }))
+        .then(() => {
+          this.unpublished -= 1;
+        });
+    }
+  };
+
+  /**
+   * Publish, with one id for all attempts: when only the answer was lost on the way, the
+   * repetition publishes nothing twice.
+   * @param {Session} session
+   * @param {{channel: string, data: any, exclude?: string}} message
+   */
+  async function publish(session, { channel, data, exclude }) {
+    const body = JSON.stringify({ channel, data, id: randomId(), ...(exclude && { exclude }) });
+    let failure = new Refusal(401, "signed_out", "There is no token to publish with.");
+    for (let attempt = 0; attempt < PUBLISH_ATTEMPTS; attempt += 1) {
+      const token = session.token || ((await session.ask()) && session.token);
+      if (!token) throw failure;
+      try {
+        return await within(PUBLISH_TIMEOUT, undefined, async (signal) =>
+          (await request("publish", { token, signal, body })).json());
+      } catch (error) {
+        failure = /** @type {any} */ (error);
+      }
+      const expired = failure.status === 401 && attempt === 0;
+      if (expired && session.token === token) session.refuse();
+      if (!expired && !failure.passing) break;
+      if (!expired) {
+        await sleep(Math.min(Math.max(backoff(attempt), failure.retryAfter), PUBLISH_TIMEOUT));
+      }
+    }
+    throw failure;
+  }
+})();

@@ -1,0 +1,148 @@
+/**
+ * The token of one user and session: where it comes from, how long it holds, who may share it.
+ *
+ * Rules that hold in this file:
+ * - Tokens come from pages, which get them from their own site; nothing is stored.
+ * - The claims are read for their times and names only. Rights are decided by the server.
+ * - Two identities never mix: a page that brings the token of another user or session is let
+ *   go, and a token that the server refused is not offered again.
+ * - The next token is asked for while the present one still holds, so that a site that is down
+ *   for ten minutes harms nobody.
+ *
+ * Used by connection.js. Needs wire.js.
+ */
+"use strict";
+
+globalThis.PushSession = (() => {
+  const { readToken } = globalThis.PushWire;
+
+  /** Most of a token's life passes before the next is asked for; jitter spreads the users. */
+  const REFRESH_AT = 0.8;
+  const REFRESH_JITTER = 0.1;
+  /** While no page can bring a token, this much of the time left passes between two rounds. */
+  const RETRY_SHARE = 0.25;
+  const RETRY_LEAST = 5000;
+  const RETRY_MOST = 60000;
+  /** How many pages are asked in one round; each may sleep and take its whole time. */
+  const PAGES_ASKED = 5;
+  const MAX_TIMER = 2 ** 31 - 1;
+
+  /**
+   * @typedef {object} Household what the session needs to know of the pages
+   * @property {() => Page[]} pages the attached ones, the one last looked at first
+   * @property {(page: Page) => boolean} has whether this page is still attached
+   * @property {(page: Page, reason: string) => void} release let a page go
+   * @property {() => void} renewed a newer token replaced the one in use
+   */
+
+  return class PushSession {
+    /** @param {Household} household */
+    constructor(household) {
+      this.household = household;
+      /** @type {string | null} */
+      this.token = null;
+      /** @type {Claims | null} */
+      this.claims = null;
+      /** @type {string | null} the last token the server did not accept */
+      this.refused = null;
+      /** @type {Promise<boolean> | null} the round of asking that is under way */
+      this.asking = null;
+      /** @type {any} */
+      this.timer = 0;
+      /** Server clock minus ours, in milliseconds: the claims speak of the server's time. */
+      this.skew = 0;
+    }
+
+    /** The last page is gone: the next one may be anybody's. */
+    forget() {
+      clearTimeout(this.timer);
+      this.token = null;
+      this.claims = null;
+    }
+
+    /** The server does not accept the token in use. */
+    refuse() {
+      if (this.token) this.refused = this.token;
+      this.token = null;
+    }
+
+    /** @param {Response} response of the push server, whose Date header tells its time */
+    setClock(response) {
+      const date = Date.parse(response.headers.get("date") || "");
+      if (date) this.skew = date - Date.now();
+    }
+
+    /** Unix time of the server, in milliseconds. */
+    now() {
+      return Date.now() + this.skew;
+    }
+
+    /**
+     * A page brings a token. False if it is of no use: refused before, or somebody else's.
+     * @param {Page} page
+     * @param {string} token
+     */
+    async present(page, token) {
+      const claims = await readToken(token);
+      if (!this.household.has(page)) return false;
+      const mine = this.claims;
+      if (mine && claims && (claims.sub !== mine.sub || claims.sid !== mine.sid)) {
+        this.household.release(page, "user_changed");
+        return false;
+      }
+      if (token === this.refused) return false;
+      if (!this.token || !mine || !claims || claims.exp > mine.exp) {
+        this.token = token;
+        this.claims = claims || mine;
+        if (claims) this.planRefresh(claims.iat, claims.exp);
+      }
+      return true;
+    }
+
+    /** @param {number} issued @param {number} expires unix seconds of the server's clock */
+    planRefresh(issued, expires) {
+      const share = REFRESH_AT + (Math.random() - 0.5) * REFRESH_JITTER;
+      const due = (issued + (expires - issued) * share) * 1000 - this.now();
+      this.refreshIn(Math.max(due, 1000 * Math.random()));
+    }
+
+    /** @param {number} delay */
+    refreshIn(delay) {
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.refresh(), Math.min(delay, MAX_TIMER));
+    }
+
+    /** Get the next token while this one still holds. */
+    async refresh() {
+      if (this.asking) return;
+      const before = this.token;
+      const got = await this.ask();
+      if (got && this.token !== before) {
+        this.household.renewed();
+      } else if (this.token && this.claims) {
+        const left = (this.claims.exp * 1000 - this.now()) * RETRY_SHARE;
+        const delay = Math.min(Math.max(left, RETRY_LEAST), RETRY_MOST);
+        this.refreshIn(delay * (0.75 + Math.random() / 2));
+      }
+    }
+
+    /** Whether a page brought a token that may be used. One round at a time. */
+    ask() {
+      this.asking ??= this.askPages().finally(() => {
+        this.asking = null;
+      });
+      return this.asking;
+    }
+
+    async askPages() {
+      for (const page of this.household.pages().slice(0, PAGES_ASKED)) {
+        if (!this.household.has(page)) continue;
+        const answer = await page.askToken();
+        if (!this.household.has(page)) continue;
+        if (answer.signedOut) this.household.release(page, "signed_out");
+        else if (answer.token && (await this.present(page, answer.token))) return true;
+      }
+      return false;
+    }
+  };
+})();
