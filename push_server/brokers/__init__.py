@@ -5,6 +5,7 @@ Imported by the command line and the tests.
 
 from push_server.brokers.base import Broker, Deliver, Revoked
 from push_server.brokers.memory import MemoryBroker
+from push_server.brokers.sqlite import SQLiteBroker
 from push_server.channels import Namespaces
 from push_server.errors import BadInput
 
@@ -15,6 +16,12 @@ def _memory(rest: str, namespaces: Namespaces, deliver: Deliver, revoked: Revoke
     return MemoryBroker(namespaces, deliver, revoked)
 
 
+def _sqlite(rest: str, namespaces: Namespaces, deliver: Deliver, revoked: Revoked) -> Broker:
+    if not rest or rest == ":memory:":
+        raise _unusable("sqlite:" + rest, "name a file, such as sqlite:push.db, or use memory:")
+    return SQLiteBroker(rest, namespaces, deliver, revoked)
+
+
 # To add a broker:
 # 1. one file in this folder with a subclass of `Broker`;
 # 2. a function above that makes one from what follows the scheme, and its line here;
@@ -22,6 +29,7 @@ def _memory(rest: str, namespaces: Namespaces, deliver: Deliver, revoked: Revoke
 # 4. the setting `broker` in docs/settings.rst.
 BROKERS = {
     "memory": _memory,
+    "sqlite": _sqlite,
 }
 
 
