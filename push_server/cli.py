@@ -10,7 +10,6 @@ The only importer of click.
 
 import base64
 import json
-import logging
 import os
 import secrets
 import stat
@@ -24,7 +23,7 @@ import click
 
 from push_server import __version__, casts, config_text, setup_text
 from push_server.brokers import make_broker
-from push_server.channels import is_pattern_or_name
+from push_server.channels import check_channel, is_pattern_or_name
 from push_server.errors import PushError
 from push_server.listener import Listener, ListenError, Target
 from push_server.settings import ENVIRONMENT, Settings, SettingsError, load_settings
@@ -36,7 +35,17 @@ TOKEN_SECONDS = 3600
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class ConfigurationError(click.ClickException):
+class Failed(click.ClickException):
+    """Ends the program with one line that says why it could not do its work."""
+
+    exit_code = 1
+
+    def show(self, file: Any = None) -> None:
+        """The line, in the form that the server itself uses."""
+        click.echo(f"push-server: {self.message}", file=file, err=file is None)
+
+
+class ConfigurationError(Failed):
     """Ends the program with the one line that says what to change."""
 
     exit_code = 2
@@ -85,7 +94,6 @@ def serve(config_path: str | None) -> None:
     # Here and not above: tools that start in a moment need none of what a server imports.
     from push_server.server import run
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     sys.exit(run(settings, config_path))
 
 
@@ -147,6 +155,13 @@ def _patterns(_context: object, _option: object, given: Sequence[str]) -> list[s
         if not is_pattern_or_name(entry):
             raise click.BadParameter(f"{entry!r} is neither a channel name nor a prefix and *")
     return list(given)
+
+
+def _names(_context: object, _argument: object, given: Sequence[str]) -> list[str]:
+    try:
+        return [check_channel(name) for name in given]
+    except PushError as error:
+        raise click.BadParameter(error.message) from None
 
 
 @main.command()
@@ -224,7 +239,7 @@ def publish(config_path: str | None, channel: str, data: str, publication_id: st
             try:
                 feed.run(sys.stdin.buffer)
             except FeedError as error:
-                raise click.ClickException(str(error)) from None
+                raise Failed(str(error)) from None
             return
         try:
             value = json.loads(data)
@@ -232,7 +247,7 @@ def publish(config_path: str | None, channel: str, data: str, publication_id: st
             raise click.BadParameter("DATA is JSON; write a text as '\"text\"'") from None
         result = client.publish(channel, value, id=publication_id)
     if result.value is None:
-        raise click.ClickException(str(result.error))
+        raise Failed(str(result.error))
     click.echo(json.dumps(result.value.as_json()))
 
 
@@ -250,7 +265,7 @@ def _api_key(settings: Settings, name: str | None) -> str:
 
 @main.command()
 @config_option
-@click.argument("channels", nargs=-1)
+@click.argument("channels", nargs=-1, callback=_names)
 @click.option("--user", default="", help="Listen as this user, so to the channel user:<id> too.")
 @click.option("--token", "given_token", help="Use this token instead of issuing one.")
 @click.option("--url", default="", help="The push host, if it is not where listen says.")
@@ -281,8 +296,9 @@ def listen(config_path: str | None, channels: Sequence[str], user: str, given_to
     try:
         for message in listener:
             _show(message)
+        raise Failed("the session was revoked")
     except ListenError as error:
-        raise click.ClickException(str(error)) from None
+        raise Failed(str(error)) from None
     except KeyboardInterrupt:
         # 128 + SIGINT, as shells expect of a program that was interrupted.
         sys.exit(130)
