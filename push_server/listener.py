@@ -47,7 +47,7 @@ class Target:
     host: str
 
     def connect(self) -> HTTPConnection:
-        """A connection that is opened by its first request."""
+        """A connection that is not open yet."""
         if isinstance(self.address, Address):
             return _AddressConnection(self.address, timeout=CONNECT_TIMEOUT)
         parts = urlsplit(self.address)
@@ -114,9 +114,12 @@ class Listener:
     def _one_connection(self) -> Iterator[Message]:
         connection = self._target.connect()
         try:
+            connection.connect()
+            # Taken now: once the head of an endless answer is read, the connection forgets it.
+            sock = connection.sock
             response = self._request(connection)
             while line := response.readline(LINE_LIMIT):
-                yield self._note(json.loads(line), connection)
+                yield self._note(json.loads(line), sock)
         finally:
             connection.close()
 
@@ -137,15 +140,14 @@ class Listener:
             self._delay = min(int(after), LONGEST_PAUSE) * random.uniform(1.0, 1.5)
         raise ConnectionError(answer)
 
-    def _note(self, message: object, connection: HTTPConnection) -> Message:
+    def _note(self, message: object, sock: socket.socket) -> Message:
         if not isinstance(message, dict):
             raise ValueError("not a line of the stream")
         self.cursor = str(message.get("cursor", self.cursor))
         kind = message.get("type")
         if kind == "hello":
             self._attempt = 0
-            if connection.sock is not None:
-                connection.sock.settimeout(SILENT_HEARTBEATS * float(message["heartbeat"]))
+            sock.settimeout(SILENT_HEARTBEATS * float(message["heartbeat"]))
         elif kind == "reconnect":
             self._delay = float(message["delay"]) / 1000
         return message

@@ -4,6 +4,7 @@ import json
 import random
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -171,8 +172,10 @@ def test_what_is_not_the_protocol_ends_the_connection_only(answer: bytes) -> Non
 
 def test_silence_ends_the_connection() -> None:
     hello = {**HELLO, "heartbeat": 0.05}
+    began = time.monotonic()
     with script(lines(hello) + HOLD, lines(HELLO)) as (_, listening, _):
         messages = take(listening, 3)
+    assert time.monotonic() - began < listener.CONNECT_TIMEOUT / 2
     assert "timed out" in messages[1]["reason"]
     assert messages[2] == HELLO
 
