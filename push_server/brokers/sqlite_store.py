@@ -53,6 +53,9 @@ CREATE TABLE revocations (kind TEXT NOT NULL, value TEXT NOT NULL, before REAL N
 CREATE TABLE claims (key TEXT PRIMARY KEY, expires REAL NOT NULL) WITHOUT ROWID;
 """
 
+LOCK_SECONDS = 1.0
+"""How long to wait for a process that is just letting go of the file."""
+
 TRIM_EVERY = 32
 """A channel's history is trimmed on disk when its offset passes a multiple of this."""
 
@@ -126,7 +129,7 @@ class SQLiteStore:
         """Lock the file, make the tables if it is new, and read what memory must know."""
         self._make_file()
         try:
-            self._db = self._connect(self.path, timeout=2.0, isolation_level=None)
+            self._db = self._connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)
             self._lock()
             return self._load_all()
         except sqlite3.OperationalError as error:
@@ -341,7 +344,7 @@ class SQLiteStore:
         if row is None:
             return ChannelLog(Position(self._epoch, 0, START_TAG))
         head = _Head(channel, row, keep)
-        floor = Position(self._epoch, 0, START_TAG)
+        floor: Position | None = None
         kept: list[Publication] = []
         rows = self.db.execute(
             "SELECT offset, time, before, id, exclude, json FROM publications "
@@ -349,16 +352,27 @@ class SQLiteStore:
             (head.number,),
         )
         for offset, accepted, before, publication_id, exclude, json in rows:
+            if offset != head.offset - len(kept):
+                break  # A row is missing: what lies before it proves nothing.
             position = Position(self._epoch, offset, tag_of(publication_id))
             if _is_over(head, keep, now, offset, accepted, before):
                 floor = position
                 break
             kept.append(Publication(channel, position, publication_id, accepted, exclude, json))
         rows.close()
-        window = ChannelLog(floor)
+        window = ChannelLog(floor or self._floor(head, kept))
         for publication in reversed(kept):
             window.append(publication, keep)
         return window
+
+    def _floor(self, head: _Head, kept: list[Publication]) -> Position:
+        """Where a history begins that has nothing over a limit before it."""
+        if not kept:
+            return Position(self._epoch, head.offset, head.tag)
+        if kept[-1].position.offset == 1:
+            return Position(self._epoch, 0, START_TAG)
+        # It was trimmed under narrower limits. The oldest left is the one whose tag we know.
+        return kept.pop().position
 
     def _trim(self, head: _Head, limit: int) -> None:
         """Delete up to `limit` publications that are over, but for the newest of them."""
