@@ -3,8 +3,8 @@
  *
  * It runs in a SharedWorker of the push origin, or, where there is none, in the frame itself;
  * the pages cannot tell the difference, both reach it through a MessagePort. In a worker its
- * timers are exact (browsers slow down those of hidden frames), eight tabs cost one connection
- * (a browser grants six to a host), and following a link does not interrupt the stream.
+ * timers are exact (browsers slow down those of hidden frames), and eight tabs cost one connection
+ * (a browser grants six to a host).
  *
  * Rules that hold in this file:
  * - What is missing is fetched with the cursor; what cannot be proved complete is `reset`.
@@ -38,8 +38,6 @@ globalThis.PushConnection = (() => {
   /** Two missed heartbeats, and a little for the network, mean that nobody is there. */
   const HEARTBEATS = 2;
   const HEARTBEAT_SLACK = 3000;
-  /** The connection outlives its last page this long, so that a followed link keeps it. */
-  const GRACE = 2000;
   /** A connection that held this long was a good one: the next failure is a first failure. */
   const STEADY = 5000;
   /** New channels are collected this long before the request is made anew. */
@@ -50,8 +48,8 @@ globalThis.PushConnection = (() => {
   /** Pages are pinged this often, and taken for dead after so many pings without a sign. */
   const PING = 30000;
   const PINGS_UNANSWERED = 4;
-  /** The server's limit for one connection, besides the personal channel. */
-  const MAX_CHANNELS = 64;
+  /** The server's limit for one connection is 64, the personal channel included. */
+  const MAX_CHANNELS = 63;
   /** "replaced" means that this user has too many connections: hurrying back replaces another. */
   const REPLACED_DELAY = 30000;
 
@@ -65,7 +63,10 @@ globalThis.PushConnection = (() => {
         pages: () => [...this.pages.values()].sort((one, other) => other.activeAt - one.activeAt),
         has: (page) => this.has(page),
         release: (page, reason) => this.release(page, reason),
-        renewed: () => this.restart("token", { planned: true }),
+        renewed: () => {
+          this.hopeless.clear();
+          this.restart("token", { planned: true });
+        },
       });
 
       // Where we are; survives reconnects.
@@ -76,6 +77,9 @@ globalThis.PushConnection = (() => {
       this.before = new Set();
       /** @type {Set<string>} */
       this.denied = new Set();
+      /** @type {Set<string>} channels that made the server refuse a whole request */
+      this.hopeless = new Set();
+      this.maxChannels = MAX_CHANNELS;
       /** @type {Map<string, {reason: string, until: number, times: number}>} */
       this.avoided = new Map();
       this.attempt = 0;
@@ -163,10 +167,9 @@ globalThis.PushConnection = (() => {
       page.onToken?.({});
       if (this.pages.size) {
         this.regroup(LINGER);
-      } else if (this.shared) {
-        setTimeout(() => this.pages.size || this.rest(), GRACE);
       } else {
-        // A page on its way into the back/forward cache would keep the stream for ever.
+        // At once, not after a while in case another page comes: a page on its way into the
+        // back/forward cache takes its worker along, frozen with whatever is open.
         this.rest();
       }
     }
@@ -200,7 +203,7 @@ globalThis.PushConnection = (() => {
 
     /** @param {string} name */
     isAsked(name) {
-      return this.requested.has(name) || this.known.has(name) || this.denied.has(name);
+      return this.hopeless.has(name) || this.requested.has(name) || this.known.has(name) || this.denied.has(name);
     }
 
     /** Make the request anew for another set of channels, soon. @param {number} delay */
@@ -218,8 +221,8 @@ globalThis.PushConnection = (() => {
     wanted() {
       const union = new Set([...this.pages.values()].flatMap((page) => [...page.channels]));
       union.delete(`user:${this.session.claims?.sub}`);
-      const all = [...union].sort();
-      const beyond = all.splice(MAX_CHANNELS);
+      const all = [...union].filter((name) => !this.hopeless.has(name)).sort();
+      const beyond = all.splice(this.maxChannels);
       for (const page of this.pages.values()) {
         const cut = page.among(beyond).filter((name) => !page.told.has(name));
         cut.forEach((name) => page.told.add(name));
@@ -373,6 +376,9 @@ globalThis.PushConnection = (() => {
         this.status.error = { status, code, message };
         if (status === 401) this.session.refuse();
         if (code === "cursor_malformed") this.cursor = null;
+        // The server refuses a request of which no channel is granted; the personal one is.
+        if (code === "channel_denied") this.hopeless = new Set([...this.hopeless, ...this.requested]);
+        if (code === "too_many_channels") this.maxChannels = Math.ceil(this.requested.size / 2);
       }
       this.report({ state: "retrying", connection: "" });
       if (ending?.delay !== undefined) return ending.delay;
@@ -433,7 +439,7 @@ globalThis.PushConnection = (() => {
     take(batch, transport) {
       this.heardAt = Date.now();
       this.takes += 1;
-      if (this.takes === 1) this.greet(transport);
+      if (this.takes === 1) this.greet(transport, batch);
       for (const message of batch) {
         if (typeof message?.channel === "string") this.offer(message);
         else if (message) this.control(message);
@@ -442,14 +448,14 @@ globalThis.PushConnection = (() => {
       this.flush();
     }
 
-    /** The first answer of a connection: it works. @param {string} transport */
-    greet(transport) {
+    /** The first answer of a connection: it works. @param {string} transport @param {any[]} batch */
+    greet(transport, batch) {
       if (!this.cursor) {
         this.interrupted = false;
         for (const page of this.pages.values()) page.seen.clear();
       }
-      this.status.error = null;
-      this.report({ state: "live", transport, reason: this.fallback() });
+      const { connection = "", user = "" } = batch.find(({ type }) => type === "hello") || {};
+      this.report({ state: "live", transport, reason: this.fallback(), connection, user, error: null });
     }
 
     /** @param {Publication} publication */
@@ -475,16 +481,15 @@ globalThis.PushConnection = (() => {
     }
 
     /** @param {Control} message */
-    hello({ channels = [], denied = [], heartbeat, expires, cursor, connection = "", user = "" }) {
+    hello({ channels = [], denied = [], heartbeat, expires, cursor }) {
       this.before = this.known;
       this.known = new Set(channels);
-      this.denied = new Set(denied);
+      this.denied = new Set([...denied, ...this.hopeless]);
       if (heartbeat > 0) this.heartbeat = heartbeat;
       if (!this.session.claims && expires > 0) {
         this.session.planRefresh(this.session.now() / 1000, expires);
       }
       if (typeof cursor === "string") this.cursor = cursor;
-      if (connection !== this.status.connection) this.report({ connection, user });
       for (const page of this.pages.values()) this.announce(page);
       this.pulse(this.cursor);
     }

@@ -204,6 +204,7 @@
     /** What is going on, for a status page or a support call. */
     info() {
       const { state, transport, reason, connection, user, shared } = this._status;
+      const { code, message, status } = this._lastError || {};
       return {
         state,
         bridge: this._bridge,
@@ -213,7 +214,7 @@
         connection,
         user,
         cursorAge: this._heardAt ? Date.now() - this._heardAt : null,
-        lastError: this._lastError,
+        lastError: code ? { code, message, status } : null,
         instance: this.instance,
         server: this._server.href,
         version: this._version,

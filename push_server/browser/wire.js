@@ -138,7 +138,7 @@ globalThis.PushWire = (() => {
       const packed = token.startsWith(".");
       const payload = fromBase64Url(token.slice(packed ? 1 : 0, token.lastIndexOf(".")));
       const text = new TextDecoder().decode(packed ? await inflate(payload) : payload);
-      const claims = JSON.parse(text);
+      const claims = { sid: "", ...JSON.parse(text) };
       const whole =
         typeof claims.sub === "string" &&
         typeof claims.sid === "string" &&

@@ -1,0 +1,158 @@
+"""How page and frame talk: document.domain where it works, postMessage everywhere, nobody else."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from driver import Browser
+from world import World, events, expect, info, live
+
+DOMAIN = "document.domain"
+POST = "postMessage"
+
+
+@pytest.mark.parametrize(
+    ("page", "cluster", "bridge"),
+    [
+        # Over plain http the browser honours document.domain whatever the header says.
+        ("example.test", "", DOMAIN),
+        ("example.test", "?0", DOMAIN),
+        ("example.test", "?1", DOMAIN),
+        # Either side alone is not enough, and another domain is none.
+        ("", "", POST),
+        ("test", "", POST),
+        ("elsewhere.test", "", POST),
+    ],
+)
+def test_bridge_on_http(
+    browser: Browser, world: World, page: str, cluster: str, bridge: str
+) -> None:
+    user = f"bridge-{page}{cluster.replace('?', '-')}"
+    tab = world.open(browser, user, domain=page, cluster=cluster, channels="node:1")
+    assert info(tab)["bridge"] == bridge, tab.account()
+    for number in range(5):
+        world.notify(user, number)
+    expect(tab, list(range(5)))
+
+
+@pytest.mark.parametrize(("cluster", "bridge"), [("?0", DOMAIN), ("", POST), ("?1", POST)])
+def test_bridge_in_a_secure_context(
+    browser: Browser, make_world: Callable[..., World], cluster: str, bridge: str
+) -> None:
+    """``*.localhost`` is one: the browser refuses, silently, unless both sides ask with ?0."""
+    world = make_world("site.localhost")
+    tab = world.open(browser, "alice", domain="site.localhost", cluster=cluster)
+    assert info(tab)["bridge"] == bridge, tab.account()
+    assert tab.run("return window.originAgentCluster") == (cluster != "?0")
+    for number in range(5):
+        world.notify("alice", number)
+    expect(tab, list(range(5)))
+
+
+def test_the_server_alone_can_switch_document_domain_off(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    world = make_world(document_domain="")
+    tab = world.open(browser, "alice", domain="example.test")
+    assert info(tab)["bridge"] == POST
+    assert tab.run("return document.domain") == world.host
+    world.notify("alice", "hi")
+    expect(tab, ["hi"])
+
+
+@pytest.mark.parametrize("domain", ["", "example.test"])
+def test_payloads_arrive_as_they_are(browser: Browser, world: World, domain: str) -> None:
+    user = f"payloads-{domain}"
+    payloads: list[Any] = [
+        "žluťoučký €  \U0001f600 ​",
+        "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>",
+        {"__proto__": {"polluted": True}, "constructor": 1, "type": "revoked", "channel": "x"},
+        [None, True, 1.5, -0.25, "", {}, []],
+        "line\nbreaks\r\nand \\u0000 \x00 NUL",
+        "x" * 100_000,
+    ]
+    tab = world.open(browser, user, domain=domain)
+    for payload in payloads:
+        world.notify(user, payload)
+    tab.wait("return got.length >= arguments[0]", len(payloads))
+    # Compared as text: the WebDriver answer itself would drop a member named __proto__.
+    for index, payload in enumerate(payloads):
+        same = (
+            "const sent = JSON.stringify(JSON.parse(arguments[1]));"
+            "return JSON.stringify(got[arguments[0]][1]) === sent"
+        )
+        assert tab.run(same, index, json.dumps(payload)), payload
+    assert tab.run("return window.hacked === undefined && ({}).polluted === undefined")
+    assert info(tab)["state"] == "live"
+
+
+def test_forged_messages_of_a_sibling_frame_are_ignored(browser: Browser, world: World) -> None:
+    """A frame beside the push frame says exactly what the page would say."""
+    tab = world.open(browser, "forged")
+    token = world.push.token("alice")
+    forger = world.site.url("evil.example.test", path="/forger")
+    result = tab.command(
+        "/execute/async",
+        {
+            "script": """
+                const [url, token, done] = arguments;
+                const frame = document.createElement("iframe");
+                window.addEventListener("message", ({data}) => done(data.forged));
+                frame.onload = () => frame.contentWindow.postMessage({token, index: 0}, "*");
+                frame.src = url;
+                document.body.append(frame);
+            """,
+            "args": [forger, token],
+        },
+    )
+    assert result == 0
+    world.notify("forged", "still here")
+    expect(tab, ["still here"])
+
+
+def test_the_forger_would_be_heard_without_the_checks(browser: Browser, world: World) -> None:
+    """The same words from the frame's own parent and a listed origin do open the bridge."""
+    tab = browser.open(world.site.url(world.host))
+    heard = tab.command(
+        "/execute/async",
+        {
+            "script": """
+                const [url, done] = arguments;
+                const frame = document.createElement("iframe");
+                frame.onload = () => {
+                  const {port1, port2} = new MessageChannel();
+                  port1.onmessage = ({data}) => done(data[0].type);
+                  frame.contentWindow.postMessage({push: "connect"}, new URL(url).origin, [port2]);
+                };
+                frame.src = url;
+                document.body.append(frame);
+            """,
+            "args": [world.site.push_url + "/frame"],
+        },
+    )
+    assert heard == "ready"
+
+
+def test_a_site_that_is_not_listed_gets_no_frame(browser: Browser, world: World) -> None:
+    tab = browser.open(world.site.url("evil.example.test", "mallory"))
+    tab.wait("return push.info().state === 'retrying'")
+    assert [code for _, code, _ in events(tab, "error")] == ["frame_silent"]
+    assert "http://evil.example.test" in info(tab)["lastError"]["message"]
+
+
+def test_two_sites_do_not_share_a_connection(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    """Even for the same user and session: the other site may be somebody else's."""
+    world = make_world(document_domain="")
+    other = "shop.example.test"
+    world.push.write_config(
+        site_origins=[world.site.origin(world.host), world.site.origin(other)]
+    )
+    world.push.restart()
+    first = world.open(browser, "alice")
+    second = browser.open(world.site.url(other, "alice"))
+    live(second)
+    assert info(first)["connection"] != info(second)["connection"]
+    assert world.connections() == 2

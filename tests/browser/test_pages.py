@@ -1,0 +1,230 @@
+"""What pages of one and of several users get, with one tab, eight tabs, and the back button."""
+
+from collections.abc import Callable
+
+from driver import PATIENCE, Browser
+from world import World, eventually, events, expect, info, live, received
+
+NO_WORKER = "delete window.SharedWorker"
+
+
+def test_a_notification_reaches_its_user_and_nobody_else(browser: Browser, world: World) -> None:
+    """Two people at two computers, and a third who shares the first one's browser."""
+    with Browser() as elsewhere:
+        alice = world.open(browser, "alice")
+        bob = world.open(elsewhere, "bob")
+        carol = world.open(browser, "carol")
+        world.notify("alice", {"text": "for alice"})
+        world.notify("bob", {"text": "for bob"})
+        world.notify("carol", {"text": "for carol"})
+        expect(alice, [{"text": "for alice"}])
+        expect(bob, [{"text": "for bob"}])
+        expect(carol, [{"text": "for carol"}])
+        assert len({info(tab)["connection"] for tab in (alice, bob, carol)}) == 3
+
+
+def test_a_page_gets_its_own_channels_only(browser: Browser, world: World) -> None:
+    """Pages that share a connection do not share what they subscribed to."""
+    one = world.open(browser, "sharing", channels="node:1,both:1")
+    two = world.open(browser, "sharing", channels="node:2,both:1")
+    live(one)
+    assert info(one)["connection"] == info(two)["connection"]
+    for channel in ("node:1", "node:2", "both:1"):
+        world.push.api("publish", channel=channel, data=channel)
+    expect(one, ["node:1", "both:1"])
+    expect(two, ["node:2", "both:1"])
+    # A channel that is added is a beginning, not a loss.
+    assert events(one, "reset") == events(two, "reset") == []
+
+
+def test_channels_come_and_go_while_the_page_lives(browser: Browser, world: World) -> None:
+    tab = world.open(browser, "changing", channels="node:11")
+    tab.run(
+        "window.stop = push.subscribe('node:12', (data) => got.push(['node:12', data]));"
+        "options.channels.push('node:12')"
+    )
+    live(tab)
+    world.push.api("publish", channel="node:12", data=1)
+    expect(tab, [1])
+    tab.run("window.stop()")
+    world.push.api("publish", channel="node:12", data=2)
+    world.push.api("publish", channel="node:11", data=3)
+    expect(tab, [1, 3])
+    assert events(tab, "reset") == []
+
+
+def test_a_channel_that_is_not_granted_is_named_and_harms_no_other(
+    browser: Browser, world: World
+) -> None:
+    world.site.grants["limited"] = ["node:1"]
+    tab = browser.open(world.url("limited", channels="node:1,node:2,user:alice"))
+    tab.wait("return events.some(([kind, names]) => kind === 'subscribed')")
+    tab.wait("return events.some(([kind, code]) => code === 'channel_denied')")
+    assert any("node:2, user:alice" in entry[2] for entry in events(tab, "error"))
+    world.push.api("publish", channel="user:alice", data="private")
+    world.push.api("publish", channel="node:2", data="private")
+    world.push.api("publish", channel="node:1", data="granted")
+    world.notify("limited", "mine")
+    expect(tab, ["granted", "mine"])
+
+
+def test_only_denied_channels_leave_the_personal_one(browser: Browser, world: World) -> None:
+    """The server refuses such a request as a whole; the user's own channel is granted though."""
+    world.site.grants["denied"] = []
+    tab = browser.open(world.url("denied", channels="node:1,node:2"))
+    tab.wait("return events.some(([kind, code]) => code === 'channel_denied')")
+    world.notify("denied", "mine")
+    expect(tab, ["mine"])
+
+
+def test_eight_tabs_share_one_connection(browser: Browser, make_world: Callable[..., World]) -> None:
+    """A browser grants six connections to a host on HTTP/1.1: the seventh tab would not load."""
+    world = make_world()
+    before = world.connects()
+    tabs = [world.open(browser, "alice", channels="node:1") for _ in range(8)]
+    assert world.connections() == 1
+    assert world.connects() - before == 1
+    world.push.api("publish", channel="node:1", data="all")
+    for tab in tabs:
+        expect(tab, ["all"])
+    assert len({info(tab)["instance"] for tab in tabs}) == 8
+    for tab in tabs[:-1]:
+        tab.close()
+    world.push.api("publish", channel="node:1", data="last")
+    expect(tabs[-1], ["all", "last"])
+    assert world.connections() == 1
+    assert world.connects() - before == 1
+    tabs[-1].close()
+    eventually(lambda: world.connections() == 0, "the last tab closes the connection")
+
+
+def test_links_back_and_forward_leave_one_connection(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    """Pages in the back/forward cache hold no stream, and catch up when they are shown again."""
+    world = make_world()
+    tab = world.open(browser, "alice", channels="node:1")
+    instance = info(tab)["instance"]
+    for number in range(2, 8):
+        tab.goto(world.url("alice", channels=f"node:{number}"))
+        live(tab)
+    assert world.connections() == 1
+    # Another tab keeps the shared connection going, so that its cursor runs ahead.
+    other = world.open(browser, "alice", channels="node:1")
+    world.push.api("publish", channel="node:1", data="missed")
+    world.notify("alice", "missed too")
+    expect(other, ["missed", "missed too"])
+    for _ in range(6):
+        tab.back()
+    tab.wait("return options.channels.includes('node:1')")
+    assert info(tab)["instance"] == instance, "the page was loaded anew, not restored"
+    tab.wait("return got.length >= 2")
+    world.push.api("publish", channel="node:1", data="live")
+    tab.wait("return got.length >= 3")
+    assert received(tab, "node:1") == ["missed", "live"]
+    assert received(tab, "user:alice") == ["missed too"]
+    assert events(tab, "reset") == []
+    assert world.connections() == 1
+    for _ in range(6):
+        tab.forward()
+    tab.wait("return options.channels.includes('node:7')")
+    live(tab)
+    assert world.connections() == 1
+
+
+def test_the_only_page_comes_back_and_catches_up(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    """Nobody else kept the connection: the page's own cursor is all there is."""
+    world = make_world()
+    tab = world.open(browser, "alice")
+    instance = info(tab)["instance"]
+    world.notify("alice", 1)
+    expect(tab, [1])
+    tab.goto(world.site.url(world.host, path="/elsewhere"))
+    eventually(lambda: world.connections() == 0, "a cached page keeps no connection")
+    world.notify("alice", 2)
+    tab.back()
+    expect(tab, [1, 2])
+    assert info(tab)["instance"] == instance
+    assert events(tab, "recovered") and events(tab, "reset") == []
+
+
+def test_without_a_shared_worker_the_frame_does_the_work(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    world = make_world()
+    tab = browser.tab()
+    tab.before_every_page(NO_WORKER)
+    tab.goto(world.url("alice"))
+    assert live(tab)["sharedWorker"] is False
+    world.notify("alice", 1)
+    expect(tab, [1])
+    # Such a page may keep nothing open when it is left, not for a moment.
+    instance = info(tab)["instance"]
+    tab.goto(world.site.url(world.host, path="/elsewhere"))
+    eventually(lambda: world.connections() == 0, "the frame closes its stream in pagehide")
+    world.notify("alice", 2)
+    tab.back()
+    expect(tab, [1, 2])
+    assert info(tab)["instance"] == instance, "the page was loaded anew, not restored"
+    assert world.connections() == 1
+
+
+def test_a_worker_that_cannot_be_made_is_done_without(browser: Browser, world: World) -> None:
+    """Where the user blocks all storage, the constructor throws."""
+    tab = browser.tab()
+    tab.before_every_page(
+        "window.SharedWorker = function () { throw new DOMException('no', 'SecurityError') }"
+    )
+    tab.goto(world.url("blocked"))
+    assert live(tab)["sharedWorker"] is False
+    world.notify("blocked", 1)
+    expect(tab, [1])
+
+
+def test_the_author_does_not_get_his_own_stroke(browser: Browser, world: World) -> None:
+    """echo: false spares the page that published, not the other pages of the same user."""
+    author = world.open(browser, "painter", channels="board:1")
+    same_user = world.open(browser, "painter", channels="board:1")
+    other_user = world.open(browser, "watcher", channels="board:1")
+    author.run("say('silent', 'board:1', 'stroke 1', {echo: false}); say('loud', 'board:1', 'stroke 2')")
+    for tab in (same_user, other_user):
+        expect(tab, ["stroke 1", "stroke 2"])
+    expect(author, ["stroke 2"])
+    answer = author.wait("return answers.silent")
+    assert (answer["channel"], answer["offset"], answer["duplicate"]) == ("board:1", 1, False)
+
+
+def test_publications_of_a_page_keep_their_order(browser: Browser, world: World) -> None:
+    tab = world.open(browser, "orderly", channels="chat:order")
+    tab.run("for (let n = 0; n < 50; n += 1) say(n, 'chat:order', n)")
+    expect(tab, list(range(50)))
+
+
+def test_a_publication_that_is_refused_is_an_error_that_says_so(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    world = make_world(namespace={"quiet": {"client_publish": False}})
+    tab = world.open(browser, "alice")
+    tab.run("say('refused', 'quiet:1', 1); say('large', 'chat:1', 'x'.repeat(400000))")
+    assert tab.wait("return answers.refused") == {"code": "channel_denied", "stored": False}
+    assert tab.wait("return answers.large")["stored"] is False
+    assert tab.run("try { push.publish('no/ channel', 1) } catch (error) { return error.name }")
+
+
+def test_the_status_element_says_it_in_words(browser: Browser, make_world: Callable[..., World]) -> None:
+    world = make_world()
+    tab = world.open(browser, "alice")
+    shown = "return document.querySelector('push-status').textContent"
+    assert tab.run(shown) == "Live"
+    assert tab.run("return document.querySelector('push-status').getAttribute('role')") == "status"
+    tab.run("document.body.append(push.statusElement())")
+    assert tab.run("return document.querySelectorAll('push-status')[1].textContent") == "Live"
+    world.push.kill()
+    tab.wait(f"{shown} === 'Reconnecting…'")
+    world.push.start()
+    tab.wait(f"{shown} === 'Live'", timeout=2 * PATIENCE)
+    tab.run("push.close()")
+    tab.wait(f"{shown} === 'Off'")
+    eventually(lambda: world.connections() == 0, "close() closes")
