@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any, Protocol
 
+from push_server.watch import Watch
+
 MIN_DRAIN_RATE = 1024
 """Bytes per second; a blocked reader that takes less over `MIN_DRAIN_SECONDS` is cut."""
 MIN_DRAIN_SECONDS = 60.0
@@ -30,6 +32,7 @@ class Owner(Protocol):
     """What a connection needs from the hub."""
 
     loop: AbstractEventLoop
+    watch: Watch
     queue_bytes: int
     blocked: set["SocketConnection"]
 
@@ -92,7 +95,7 @@ class SocketConnection:
         self._finishing = False
         self._blocked_at = self._progress_at = 0.0
         self._drained = 0
-        owner.loop.add_reader(sock, self._readable)
+        owner.watch.add(sock.fileno(), self._readable)
 
     @property
     def idle(self) -> bool:
@@ -127,7 +130,8 @@ class SocketConnection:
         self._blocked_at = self._progress_at = time.monotonic()
         self._drained = 0
         self._owner.blocked.add(self)
-        self._owner.loop.add_writer(self._sock, self._writable)
+        # By number: asyncio looks a socket up by its repr, which costs two system calls.
+        self._owner.loop.add_writer(self._sock.fileno(), self._writable)
 
     def _writable(self) -> None:
         queue = self._queue
@@ -159,7 +163,7 @@ class SocketConnection:
             self._queue = None
             self._queued = 0
             self._owner.blocked.discard(self)
-            self._owner.loop.remove_writer(self._sock)
+            self._owner.loop.remove_writer(self._sock.fileno())
 
     def stalled(self, now: float, stall_timeout: float) -> bool:
         """Whether this blocked reader takes nothing, or too little, to be kept."""
@@ -180,7 +184,7 @@ class SocketConnection:
             self.close("gone")
             return
         if data and self._give_back is not None:
-            self._owner.loop.remove_reader(self._sock)
+            self._owner.watch.drop(self._sock.fileno())
         else:
             self.close("talked" if data else "gone")
 
@@ -199,7 +203,7 @@ class SocketConnection:
         """Hand the socket back to the HTTP front for the next request."""
         if self._give_back is None or self._queue is not None or self._sock.fileno() < 0:
             return False
-        self._owner.loop.remove_reader(self._sock)
+        self._owner.watch.drop(self._sock.fileno())
         self._owner.closed(self, "released")
         self._give_back(self._sock)
         return True
@@ -209,7 +213,7 @@ class SocketConnection:
         if self._sock.fileno() < 0:
             return
         self._unblock()
-        self._owner.loop.remove_reader(self._sock)
+        self._owner.watch.drop(self._sock.fileno())
         self._sock.close()
         self._owner.closed(self, reason)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from push_server import log
 from push_server.brokers.base import Broker
-from push_server.channels import PERSONAL
+from push_server.channels import PERSONAL, personal_channel
 from push_server.connection import Connection, SocketConnection
 from push_server.errors import PushError, Unauthorized, Unavailable
 from push_server.positions import channel_key
@@ -29,6 +29,7 @@ from push_server.revocations import Revocation, Revocations
 from push_server.subscriber import Subscriber, SubscribeRequest, visible_to
 from push_server.transports import TRANSPORTS
 from push_server.transports.base import Transport, response
+from push_server.watch import Watch
 
 TICK = 0.25
 """Seconds; the grain of every deadline a subscriber has."""
@@ -57,6 +58,7 @@ class Hub:
         max_per_user: int,
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.watch = Watch(self.loop)
         self.queue_bytes = queue_bytes
         self.blocked: set[SocketConnection] = set()
         self.broker: Broker
@@ -69,9 +71,12 @@ class Hub:
         self._stall_timeout = stall_timeout
         self._max_connections = max_connections
         self._max_per_user = max_per_user
-        self._rooms: dict[str, set[Subscriber]] = {}
-        self._users: dict[str, list[Subscriber]] = {}
+        self._rooms: dict[str, list[Subscriber]] = {}
+        """Channel -> subscribers, in the order they came. Lists, because most rooms hold one
+        subscriber (a list of one takes 64 bytes, a set 216), and because a fan-out that goes
+        through memory in order is faster; leaving a room of 10,000 takes 12 µs."""
         self._due: dict[str, list[Publication]] = {}
+        self._encoded: dict[tuple[str, Transport], tuple[bytes, ...]] = {}
         self._wheel: dict[int, set[Subscriber]] = {}
         self._slot = self._slot_at(time.monotonic())
         self._draining = False
@@ -92,34 +97,51 @@ class Hub:
 
     def _fan_out(self) -> None:
         due, self._due = self._due, {}
-        touched: list[Subscriber] = []
-        touch = touched.append
+        # With one channel due, each subscriber is written to while it is at hand (in the cache
+        # of the CPU, too); with several, once all of them have been offered.
+        alone = len(due) == 1
+        touched: dict[Subscriber, None] = {}
         for channel, publications in due.items():
             room = self._rooms.get(channel, ())
             entry = publications[-1].entry
             anyone = all(publication.exclude is None for publication in publications)
-            encoded: dict[Transport, tuple[bytes, ...]] = {}
-            for subscriber in room:
+            transport: Transport | None = None
+            pieces: tuple[bytes, ...] = ()
+            for subscriber in tuple(room):
                 if subscriber.held is not None:
                     subscriber.held.extend(publications)
                     continue
-                if anyone or subscriber.instance is None:
-                    transport = subscriber.transport
-                    pieces = encoded.get(transport)
-                    if pieces is None:
-                        pieces = encoded[transport] = transport.encode(publications)
-                else:
+                if not anyone and subscriber.instance is not None:
+                    transport = None
                     visible = visible_to(subscriber.instance, publications)
                     pieces = subscriber.transport.encode(visible) if visible else ()
-                if pieces and not subscriber.due:
-                    touch(subscriber)
+                elif subscriber.transport is not transport:
+                    transport = subscriber.transport
+                    pieces = self._encode(channel, transport, publications)
                 subscriber.offer(channel, entry, pieces)
+                if alone:
+                    self._flush(subscriber)
+                else:
+                    touched[subscriber] = None
             self.counts["deliveries"] += len(room) * len(publications)
+        self._encoded.clear()
         for subscriber in touched:
-            if subscriber.transport.once:
-                self._answer(subscriber)
-            else:
-                subscriber.flush()
+            self._flush(subscriber)
+
+    def _encode(
+        self, channel: str, transport: Transport, publications: Sequence[Publication]
+    ) -> tuple[bytes, ...]:
+        """The publications of this turn as this transport sends them, made once."""
+        pieces = self._encoded.get((channel, transport))
+        if pieces is None:
+            pieces = self._encoded[channel, transport] = transport.encode(publications)
+        return pieces
+
+    def _flush(self, subscriber: Subscriber) -> None:
+        if not subscriber.transport.once:
+            subscriber.flush()
+        elif subscriber.due:
+            self._answer(subscriber)
 
     # Attach and detach.
 
@@ -166,7 +188,7 @@ class Hub:
                 "This server holds as many connections as `connections` allows.",
                 retry_after=random.randint(1, 30),
             )
-        same_user = self._users.get(request.user, [])
+        same_user = self._of_user(request.user)
         if len(same_user) >= self._max_per_user:
             self.counts["replaced"] += 1
             log.rejected("quota.user", "all", limit="connections_per_user")
@@ -175,9 +197,9 @@ class Hub:
     def _refuse(
         self, request: SubscribeRequest, connection: Connection, error: PushError
     ) -> None:
-        headers = list(request.headers)
+        headers = request.headers
         if error.retry_after is not None:
-            headers.append(("Retry-After", str(error.retry_after)))
+            headers = (*headers, ("Retry-After", str(error.retry_after)))
         connection.write(response(error.status, headers, dump_json(error.body())))
         connection.finish()
 
@@ -187,13 +209,12 @@ class Hub:
         subscriber = Subscriber(request, connection, subscriber_id)
         connection.subscriber = subscriber
         self.counts[f"connects.{request.transport.name}"] += 1
-        self._users.setdefault(request.user, []).append(subscriber)
         for channel in request.channels:
             room = self._rooms.get(channel)
             if room is None:
-                self._rooms[channel] = {subscriber}
+                self._rooms[channel] = [subscriber]
             else:
-                room.add(subscriber)
+                room.append(subscriber)
         self._set_times(subscriber, request)
         return subscriber
 
@@ -226,7 +247,8 @@ class Hub:
                 {"type": "reset", "channels": channels, "reason": reason, "cursor": cursor}
             )
         if subscriber.transport.once:
-            subscriber.replay()
+            if subscriber.held is not None:
+                subscriber.replay()
             if subscriber.due or resets or request.since is None or not request.timeout:
                 self._answer(subscriber)
             return
@@ -234,6 +256,7 @@ class Hub:
 
     def _pump(self, subscriber: Subscriber) -> None:
         """Replay slice by slice, as fast as the client takes them, until it is live."""
+        subscriber.flush()
         while subscriber.held is not None and subscriber.connection.idle:
             subscriber.replay()
             subscriber.flush()
@@ -261,14 +284,19 @@ class Hub:
             log.info("conn.cut", reason=reason, user=subscriber.user, connection=subscriber.id)
         for channel in subscriber.channels:
             room = self._rooms[channel]
-            room.discard(subscriber)
+            room.remove(subscriber)
             if not room:
                 del self._rooms[channel]
-        same_user = self._users[subscriber.user]
-        same_user.remove(subscriber)
-        if not same_user:
-            del self._users[subscriber.user]
         self._wheel.get(subscriber.slot, set()).discard(subscriber)
+
+    def _of_user(self, user: str) -> list[Subscriber]:
+        """The subscribers of a user: in the user's personal channel, which all of them have."""
+        room = self._rooms.get(personal_channel(user), ())
+        return [subscriber for subscriber in room if subscriber.user == user]
+
+    def _everyone(self) -> list[Subscriber]:
+        """All subscribers: each sits in one slot of the wheel."""
+        return [subscriber for slot in self._wheel.values() for subscriber in slot]
 
     # Ends.
 
@@ -289,8 +317,7 @@ class Hub:
         """The subscribers whose token a revocation means."""
         return [
             subscriber
-            for same_user in self._users.values()
-            for subscriber in same_user
+            for subscriber in self._everyone()
             if revocation.covers(
                 subscriber.user, subscriber.session, subscriber.token_id, subscriber.issued
             )
@@ -314,16 +341,15 @@ class Hub:
         self._draining = True
         if not self._size:
             self.empty.set()
-        for same_user in list(self._users.values()):
-            for subscriber in list(same_user):
-                self._end(subscriber, "drain", int(random.uniform(0, spread) * 1000))
+        for subscriber in self._everyone():
+            self._end(subscriber, "drain", int(random.uniform(0, spread) * 1000))
 
     def close(self) -> None:
         """Stop the clock and cut whoever is left."""
         self._ticker.cancel()
-        for same_user in list(self._users.values()):
-            for subscriber in list(same_user):
-                subscriber.connection.close("drain")
+        for subscriber in self._everyone():
+            subscriber.connection.close("drain")
+        self.watch.close()
 
     # The wheel.
 
@@ -405,14 +431,10 @@ class Hub:
 
     def stats(self) -> dict[str, int]:
         """Numbers for `stats` and `/metrics`."""
-        by_transport = Counter(
-            subscriber.transport.name
-            for same_user in self._users.values()
-            for subscriber in same_user
-        )
+        by_transport = Counter(subscriber.transport.name for subscriber in self._everyone())
         return {
             "connections": self._size,
-            "users": len(self._users),
+            "users": sum(name.startswith(PERSONAL) for name in self._rooms),
             "channels": len(self._rooms),
             "blocked": len(self.blocked),
             **{f"connections.{name}": by_transport[name] for name in TRANSPORTS},

@@ -49,7 +49,7 @@ def _short_hash(text: str) -> str:
     return urlsafe_b64encode(sha256(text.encode()).digest())[:6].decode()
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=1024)
 def channel_key(channel: str) -> str:
     """The 6 characters that stand for a channel inside a cursor.
 
@@ -64,6 +64,7 @@ def tag_of(publication_id: str) -> str:
     return _short_hash(publication_id)
 
 
+@lru_cache(maxsize=1024)
 def _base36(number: int) -> str:
     digits = ""
     while True:

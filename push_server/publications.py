@@ -19,9 +19,12 @@ from push_server.positions import Position, cursor_entry, tag_of
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
 def dump_json(value: Any) -> bytes:
-    """JSON as it goes on the wire: ASCII, no blanks, no NaN."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+    """JSON as it goes on the wire: ASCII, no blanks. Raises `ValueError` for NaN and infinity."""
+    return _encode(value).encode("ascii")
 
 
 def check_id(value: object, what: str = "id") -> str:

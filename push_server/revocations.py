@@ -48,7 +48,7 @@ class Revocations:
 
     def covers(self, user: str, session: str, token_id: str, issued: float) -> bool:
         """Whether a token with these claims has been revoked."""
-        return any(
+        return bool(self._in_force) and any(
             (found := self._in_force.get(key)) is not None
             and found.covers(user, session, token_id, issued)
             for key in ((SESSION, session), (USER, user), (TOKEN, token_id))

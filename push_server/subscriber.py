@@ -5,18 +5,17 @@ broker says what it missed, the two are merged by offset, told in slices as fast
 takes them, and when nothing is left it is *live*. From then on every publication goes straight
 through `offer` to the connection.
 
-The cursor is kept as one entry per channel. `rest` is the part of the cursor that speaks of the
-other channels than the one offered last; it changes only when the channel does, so a fan-out
-costs one `join` per subscriber.
+The cursor is kept as one entry per channel, that of the channel offered last apart from the rest
+of them. The rest changes only when another channel is offered, so a fan-out costs one `join` per
+subscriber.
 
 Event loop only. Imported by the hub.
 """
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from push_server.connection import Connection
 from push_server.history import UNKNOWN, History
@@ -30,8 +29,7 @@ POLL_BYTES = 256 * 1024
 """How much of a replay one poll answer carries."""
 
 
-@dataclass(frozen=True, slots=True)
-class SubscribeRequest:
+class SubscribeRequest(NamedTuple):
     """A verified request to receive: what the subscribe door hands to the hub."""
 
     user: str
@@ -54,8 +52,9 @@ class Subscriber:
 
     __slots__ = (
         "_cursors",
+        "_entry",
+        "_latest",
         "_rest",
-        "_rest_of",
         "answer_headers",
         "connection",
         "controls",
@@ -86,8 +85,9 @@ class Subscriber:
         self.connection = connection
         self.answer_headers = request.headers if request.transport.once else ()
         self.keep_alive = request.keep_alive
-        self.held: deque[Publication] | None = deque()
-        """What is to be told before this subscriber is live; None when it is."""
+        self.held: list[Publication] | deque[Publication] | None = []
+        """What is to be told before this subscriber is live; None when it is. A list while it
+        only fills, then a queue."""
         self.due = b""
         """Publications encoded in this turn of the loop, not yet written."""
         self.controls = request.transport.head(request.headers)
@@ -96,8 +96,9 @@ class Subscriber:
         self.ends = self.warns = float("inf")
         self.reason = ""
         self._cursors: dict[str, str] = dict.fromkeys(request.channels, "")
+        self._latest: str | None = None
+        self._entry = ""
         self._rest = b""
-        self._rest_of: str | None = None
 
     @property
     def channels(self) -> Iterable[str]:
@@ -107,6 +108,8 @@ class Subscriber:
     @property
     def cursor(self) -> str:
         """Where it stands, as far as it has been told."""
+        if self._latest is not None:
+            self._cursors[self._latest] = self._entry
         return join_cursor(self._cursors.values())
 
     # The three steps of a beginning.
@@ -140,13 +143,13 @@ class Subscriber:
             for publication in self.held or ()
             if publication.position > reached[publication.channel]
         )
-        self.held = missed
+        self.held = missed or None
         return recovered, resets
 
     def replay(self) -> None:
         """Encode the next slice of what is held; go live when nothing is left of it."""
         held = self.held
-        assert held is not None
+        assert isinstance(held, deque)
         room = POLL_BYTES if self.transport.once else SLICE_BYTES
         slice_: list[Publication] = []
         while held and room > 0:
@@ -162,12 +165,19 @@ class Subscriber:
 
     def offer(self, channel: str, entry: str, pieces: tuple[bytes, ...]) -> None:
         """Take publications of one channel that end at `entry`; the hub calls `flush` later."""
-        if channel != self._rest_of:
-            self._rest_of = channel
-            others = [other for name, other in self._cursors.items() if name != channel]
-            self._rest = "".join("~" + other for other in others).encode()
-        self._cursors[channel] = entry
+        if channel != self._latest:
+            self._turn_to(channel)
+        self._entry = entry
         self.due += self._rest.join(pieces)
+
+    def _turn_to(self, channel: str) -> None:
+        """Make `channel` the latest: its entry is kept apart, `_rest` speaks of the others."""
+        cursors = self._cursors
+        if self._latest is not None:
+            cursors[self._latest] = self._entry
+        self._latest = channel
+        others = [entry for name, entry in cursors.items() if name != channel]
+        self._rest = "".join("~" + entry for entry in others).encode()
 
     def say(self, message: Mapping[str, Any]) -> None:
         """Take a control message; the hub calls `flush` later."""

@@ -5,6 +5,7 @@ Every function raises a `PushError` or returns what was proved. Imported by the 
 
 import re
 import time
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -32,20 +33,25 @@ def check_host(request: Request, settings: Settings) -> None:
     if absolute and urlsplit(target).netloc.lower() != host.lower():
         # Absolute form (RFC 9112, 3.2.2): two names for one request are one too many.
         raise BadInput("host_mismatch", "The request names two hosts.")
-    if not _is_us(host.lower(), settings):
+    if not _is_us(
+        host.lower(), settings.public_url, settings.document_domain, settings.site_origins
+    ):
         log.rejected("http.reject", request.ip, reason="host", host=host)
         raise Misdirected("host_unknown", "This server is not that host; see `public_url`.")
 
 
-def _is_us(host: str, settings: Settings) -> bool:
+@lru_cache(maxsize=64)
+def _is_us(
+    host: str, public_url: str, document_domain: str, site_origins: tuple[str, ...]
+) -> bool:
     name = re.sub(r":[0-9]*$", "", host)
     if name == "localhost" or _is_ip(name.strip("[]")):
         return True
-    if settings.public_url:
-        return name == urlsplit(settings.public_url).hostname
-    sites = [urlsplit(origin).hostname or "" for origin in settings.site_origins]
+    if public_url:
+        return name == urlsplit(public_url).hostname
+    sites = [urlsplit(origin).hostname or "" for origin in site_origins]
     parents = [site.partition(".")[2] if site.count(".") > 1 else site for site in sites]
-    ours = {settings.document_domain, *parents} - {""}
+    ours = {document_domain, *parents} - {""}
     return not ours or any(name == domain or name.endswith("." + domain) for domain in ours)
 
 
@@ -63,10 +69,12 @@ def check_origin(request: Request, settings: Settings) -> str:
     Exact comparison with the list (scheme, host and port), never by suffix or pattern. The push
     origin itself is good: the hidden iframe is a page of it.
     """
+    if "HTTP_ORIGIN" not in request.environ:
+        return ""
     origin = request.header("origin")
-    if not origin or origin in settings.site_origins or origin == settings.public_url:
+    if origin in settings.site_origins or origin == settings.public_url:
         return origin
-    if not settings.public_url and origin.partition("://")[2] == request.header("host"):
+    if not settings.public_url and origin and origin.partition("://")[2] == request.header("host"):
         return origin
     log.rejected("origin.reject", request.ip, origin=origin)
     raise Denied("origin_denied", "This origin is not in `site_origins`.")

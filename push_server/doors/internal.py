@@ -120,6 +120,6 @@ def internal_application(context: Context) -> Router:
         return ()
 
     def headers() -> Headers:
-        return [("X-Content-Type-Options", "nosniff")]
+        return (("X-Content-Type-Options", "nosniff"),)
 
     return Router(routes, guard, headers)

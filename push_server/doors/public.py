@@ -25,19 +25,19 @@ def public_application(context: Context) -> Router:
         check_no_token_in_url(request)
         origin = check_origin(request, context.settings)
         # Only a listed origin is ever echoed, never "*", and no credentials: there are none.
-        allow = [("Access-Control-Allow-Origin", origin)] if origin else []
-        return [*allow, ("Vary", "Origin")]
+        vary = ("Vary", "Origin")
+        return (("Access-Control-Allow-Origin", origin), vary) if origin else (vary,)
 
     def headers() -> Headers:
         # Chromium honours document.domain only where every response of the origin, errors
         # included, asks for it; without it the opposite header gives the origin its own process.
         cluster = "?0" if context.settings.document_domain else "?1"
-        return [
+        return (
             ("Origin-Agent-Cluster", cluster),
             # Also makes Chromium hand over the first bytes of an XHR instead of waiting for
             # 1,024 of them to sniff the type from.
             ("X-Content-Type-Options", "nosniff"),
             ("Referrer-Policy", "no-referrer"),
-        ]
+        )
 
     return Router(routes, guard, headers)

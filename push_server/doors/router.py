@@ -35,7 +35,7 @@ class Router:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (worker thread)."""
         request = Request(environ)
-        headers: list[tuple[str, str]] = list(self._headers())
+        headers = self._headers()
         try:
             headers += self._guard(request)
             answer = self._dispatch(request, headers)
@@ -78,8 +78,8 @@ class Router:
         return error.status, fields, [dump_json(body)]
 
 
-_PREFLIGHT: Headers = [
+_PREFLIGHT: Headers = (
     ("Access-Control-Allow-Methods", "GET, POST"),
     ("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID"),
     ("Access-Control-Max-Age", "600"),
-]
+)
