@@ -11,6 +11,7 @@ loop look at the front's thread. Either ends the process; the supervisor starts 
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
@@ -33,6 +34,8 @@ class Crossing:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._posted: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._waking = False
         self._beat_at = time.monotonic()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._beat()
@@ -55,10 +58,23 @@ class Crossing:
 
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Call a function on the loop, soon (any thread)."""
+        self._posted.append((function, args))
+        if self._waking:
+            return  # one wake-up serves many calls
+        self._waking = True
         try:
-            self._loop.call_soon_threadsafe(function, *args)
+            self._loop.call_soon_threadsafe(self._run_posted)
         except RuntimeError:
             log.info("crossing.closed")
+
+    def _run_posted(self) -> None:
+        self._waking = False  # before the queue is emptied: what comes later wakes us again
+        while self._posted:
+            function, args = self._posted.popleft()
+            try:
+                function(*args)
+            except Exception as failure:  # noqa: BLE001  # one call, not all that wait behind it
+                log.error("post.failed", failure)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Start a coroutine whose result nobody waits for (loop only)."""

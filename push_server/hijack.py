@@ -11,11 +11,10 @@ waitress 3.0.2 leaves open is closed here: see `StrictParser` and `Channel.overd
 Threads: methods say which thread runs them. The only importer of waitress.
 """
 
-import ipaddress
 import re
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 from wsgiref.types import WSGIApplication
@@ -29,6 +28,7 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import Error
 
 from push_server import log
+from push_server.addresses import address_group
 from push_server.publications import dump_json
 from push_server.transports.base import response
 
@@ -40,10 +40,12 @@ HEADER_COUNT = 64
 TARGET_BYTES = 12_288
 SEND_BUFFER = 65_536
 """Bytes the kernel may hold for one connection (Linux doubles it)."""
+ACCEPTS_PER_TURN = 64
 BODY_FACTOR = 1.5
 """The body has this many times longer than the head (10 and 15 seconds by default)."""
 
 _REQUEST_LINE = re.compile(rb"[A-Z]+ [!-~]+ HTTP/([0-9]\.[0-9])")
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*(?:\r\n|$)", re.I)
 _ONCE = (b"host", b"content-length", b"transfer-encoding")
 
 
@@ -81,6 +83,8 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
 
     def _check(self, head: bytes) -> None:
         line, _, fields = head.partition(b"\r\n")
+        if b" //" in line:
+            self._refuse(400, "Bad Request", "target begins with //")
         if len(line) > TARGET_BYTES:
             self._refuse(414, "URI Too Long", "target over 12 KiB")
         request_line = _REQUEST_LINE.fullmatch(line)
@@ -96,8 +100,10 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
         names = Counter(field.partition(b":")[0].strip().lower() for field in lines)
         if any(names[name] > 1 for name in _ONCE):
             self._refuse(400, "Bad Request", "framing header twice")
-        if names[b"transfer-encoding"] and (names[b"content-length"] or line.endswith(b"1.0")):
-            self._refuse(400, "Bad Request", "Transfer-Encoding out of place")
+        if names[b"transfer-encoding"] and (
+            names[b"content-length"] or line.endswith(b"1.0") or not _CHUNKED.search(head)
+        ):
+            self._refuse(400, "Bad Request", "Transfer-Encoding")
         if not names[b"host"] and line.endswith(b"1.1"):
             self._refuse(400, "Bad Request", "no Host")
         if any(b"_" in name for name in names):
@@ -232,9 +238,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.served = True
         self.owes_since = time.monotonic()
         if self.take is not None:
-            self.server.trigger.pull_trigger(self._let_go)
+            self.server.let_go(self)
 
-    def _let_go(self) -> None:
+    def leave(self) -> None:
         """Pass the socket on and forget it (I/O thread)."""
         take, sock, server, addr = self.take, self.socket, self.server, self.addr
         assert take is not None
@@ -260,7 +266,29 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._incomplete: Counter[str] = Counter()
+        self._leaving: deque[Channel] = deque()
+        self._waking = False
         super().__init__(*args, **kwargs)
+
+    def handle_accept(self) -> None:
+        """Accept all that wait; waitress takes one per turn, and each turn polls everything."""
+        for _ in range(ACCEPTS_PER_TURN):
+            before = len(self.active_channels)
+            super().handle_accept()
+            if len(self.active_channels) == before:
+                return
+
+    def let_go(self, channel: Channel) -> None:
+        """Have the I/O thread let go of a channel (worker thread); one wake-up serves many."""
+        self._leaving.append(channel)
+        if not self._waking:
+            self._waking = True
+            self.trigger.pull_trigger(self._all_leave)
+
+    def _all_leave(self) -> None:
+        self._waking = False  # before the queue is emptied: what comes later wakes us again
+        while self._leaving:
+            self._leaving.popleft().leave()
 
     def count(self, channel: Channel) -> None:
         """Turn away the address that opens connections and asks nothing."""
@@ -406,13 +434,3 @@ class Fronts:
         self._running = False
         for front in self._fronts:
             front.pull_trigger()
-
-
-def address_group(ip: str) -> str:
-    """What per-address limits count by: an IPv4 address, or the /64 of an IPv6 one."""
-    if ":" not in ip:
-        return ip
-    try:
-        return str(ipaddress.ip_network((ip.partition("%")[0], 64), strict=False))
-    except ValueError:
-        return ip

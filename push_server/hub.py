@@ -22,7 +22,7 @@ from push_server import log
 from push_server.brokers.base import Broker
 from push_server.channels import PERSONAL, personal_channel
 from push_server.connection import Connection, SocketConnection
-from push_server.errors import PushError, Unauthorized, Unavailable
+from push_server.errors import PushError, TooMany, Unauthorized, Unavailable
 from push_server.positions import channel_key
 from push_server.publications import Publication, dump_json
 from push_server.revocations import Revocation, Revocations
@@ -56,6 +56,7 @@ class Hub:
         stall_timeout: float,
         max_connections: int,
         max_per_user: int,
+        max_per_address: int,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.watch = Watch(self.loop)
@@ -71,6 +72,8 @@ class Hub:
         self._stall_timeout = stall_timeout
         self._max_connections = max_connections
         self._max_per_user = max_per_user
+        self._max_per_address = max_per_address
+        self._addresses: Counter[str] = Counter()
         self._rooms: dict[str, list[Subscriber]] = {}
         """Channel -> subscribers, in the order they came. Lists, because most rooms hold one
         subscriber (a list of one takes 64 bytes, a set 216), and because a fan-out that goes
@@ -188,6 +191,14 @@ class Hub:
                 "This server holds as many connections as `connections` allows.",
                 retry_after=random.randint(1, 30),
             )
+        if request.address and self._addresses[request.address] >= self._max_per_address:
+            self.counts["shed"] += 1
+            log.rejected("quota.address", request.address, limit="connections_per_ip")
+            raise TooMany(
+                "too_many_connections",
+                "This address has as many connections as `connections_per_ip` allows.",
+                retry_after=random.randint(1, 30),
+            )
         same_user = self._of_user(request.user)
         if len(same_user) >= self._max_per_user:
             self.counts["replaced"] += 1
@@ -205,6 +216,8 @@ class Hub:
 
     def _join(self, request: SubscribeRequest, connection: Connection) -> Subscriber:
         self._size += 1
+        if request.address:
+            self._addresses[request.address] += 1
         subscriber_id = f"{self._id_prefix}{self.counts['connects']}"
         subscriber = Subscriber(request, connection, subscriber_id)
         connection.subscriber = subscriber
@@ -233,7 +246,7 @@ class Hub:
             "channels": request.channels,
             "cursor": cursor,
             "heartbeat": self._heartbeat,
-            "expires": request.expires,
+            "expires": int(request.expires),
         }
         if request.denied:
             hello["denied"] = request.denied
@@ -277,6 +290,10 @@ class Hub:
             return
         connection.subscriber = None
         self._size -= 1
+        if subscriber.address:
+            self._addresses[subscriber.address] -= 1
+            if not self._addresses[subscriber.address]:
+                del self._addresses[subscriber.address]
         if self._draining and not self._size:
             self.empty.set()
         if reason in ("slow", "stalled"):

@@ -62,6 +62,7 @@ async def make_context(settings: Settings) -> Context:
         stall_timeout=settings.stall_timeout,
         max_connections=settings.connections or int(_descriptors() * 0.8),
         max_per_user=settings.connections_per_user,
+        max_per_address=settings.connections_per_ip,
     )
     broker = make_broker(settings.broker, settings.namespace, hub.deliver, hub.revoke)
     hub.broker = broker

@@ -37,6 +37,8 @@ class SubscribeRequest(NamedTuple):
     token_id: str
     issued: float
     expires: float
+    address: str
+    """What limits per address count by; empty where they do not apply."""
     channels: Sequence[str]
     denied: Sequence[str]
     since: Mapping[str, Position] | None
@@ -55,6 +57,7 @@ class Subscriber:
         "_entry",
         "_latest",
         "_rest",
+        "address",
         "answer_headers",
         "connection",
         "controls",
@@ -80,6 +83,7 @@ class Subscriber:
         self.session = request.session
         self.token_id = request.token_id
         self.issued = request.issued
+        self.address = request.address
         self.instance = request.instance
         self.transport = request.transport
         self.connection = connection

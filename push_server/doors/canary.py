@@ -58,6 +58,7 @@ async def sing(context: Context) -> None:
         token_id="",
         issued=_SOON,
         expires=_SOON,
+        address="",
         channels=[CANARY_CHANNEL],
         denied=[],
         since=None,

@@ -18,7 +18,7 @@ from push_server.doors.context import Context
 from push_server.doors.publish import dump_data
 from push_server.doors.request import parse_json
 from push_server.errors import BadInput, Denied, PushError
-from push_server.positions import channel_key, cursor_entry, join_cursor, parse_cursor
+from push_server.positions import OFFSET_LIMIT, channel_key, cursor_entry, join_cursor, parse_cursor
 from push_server.publications import Published, PublishRequest, check_id
 from push_server.revocations import SESSION, TOKEN, USER, Revocation
 from push_server.signatures import ApiKey
@@ -151,7 +151,7 @@ def history(call: Call) -> Perform:
         position = parse_cursor(since).get(channel_key(channel))
         if position is None:
             raise BadInput("params", "The cursor does not speak of this channel.")
-    elif isinstance(since, bool) or not isinstance(since, int) or since < 0:
+    elif isinstance(since, bool) or not isinstance(since, int) or not 0 <= since < OFFSET_LIMIT:
         raise BadInput("params", "since is an offset or a cursor.")
 
     async def perform() -> Result:

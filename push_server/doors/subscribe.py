@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
+from push_server.addresses import address_group
 from push_server.channels import check_channel, personal_channel
 from push_server.connection import Connection, IteratorConnection, SocketConnection
 from push_server.doors.context import Context
@@ -35,6 +36,8 @@ class SubscribeDoor:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        settings = context.settings
+        self._unlimited = frozenset((*settings.unlimited_addresses, settings.trusted_proxy))
         self._blocking = threading.Semaphore(context.settings.blocking_connections)
 
     def __call__(self, request: Request, headers: Headers) -> Answer | None:
@@ -73,6 +76,7 @@ class SubscribeDoor:
             token_id=grant.token_id,
             issued=grant.issued,
             expires=grant.expires,
+            address="" if request.ip in self._unlimited else address_group(request.ip),
             channels=channels,
             denied=denied,
             since=parse_cursor(since) if since else None,
