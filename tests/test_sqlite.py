@@ -37,6 +37,7 @@ from push_server.brokers.sqlite_store import (
     SQLiteStore,
 )
 from push_server.brokers.windows import PUBLICATION_COST, WINDOW_COST
+from push_server.brokers.writer import Job
 from push_server.channels import Namespace, Namespaces
 from push_server.errors import BadInput, PushError, StorageFull, Unavailable
 from push_server.history import FUTURE, TAG
@@ -237,6 +238,13 @@ async def test_two_brokers_in_one_process(house: House) -> None:
     async with house.open():
         with pytest.raises(BadInput, match="another process uses this file"):
             await house.broker().start()
+
+
+def test_a_commit_waits_for_the_disk(house: House) -> None:
+    # No kill of a process can show the difference, only the loss of power.
+    with house.store() as store:
+        assert store.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert store.db.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 def test_nobody_else_may_read_the_log(house: House) -> None:
@@ -472,6 +480,14 @@ async def test_a_publisher_who_left_changes_nothing_for_others(house: House) -> 
         assert len(house.delivered) == 2
 
 
+def spin_until(condition: Callable[[], bool]) -> None:
+    """Wait without letting the loop run."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 # Windows: what is served from memory, and what is read again.
 
 
@@ -528,6 +544,32 @@ async def test_new_publications_join_a_channel_that_is_not_in_memory(house: Hous
         assert offsets(await broker.history("a", 1, 3)) == [2, 3, 4]
         assert offsets(await resume(broker, "a", start)) == [1, 2, 3, 4, 5]
         assert house.faults.loads == 1
+
+
+@in_loop
+async def test_a_publication_right_after_a_window_was_read(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = (await cold(house, "a"))["a"]
+    async with house.open() as broker:
+        posted: list[object] = []
+        post = broker._writer._post
+
+        def counted(call: Callable[[], None]) -> None:
+            post(call)
+            posted.append(call)
+
+        monkeypatch.setattr(broker._writer, "_post", counted)
+        # The loop stands still until the writer has handed it both results: first the window
+        # without the fourth publication, then the fourth publication.
+        reading = asyncio.create_task(broker.read({"a": start}))
+        await asyncio.sleep(0)
+        spin_until(lambda: len(posted) == 1)
+        fourth = [ask("a", 4)]
+        broker._writer.submit(Job(lambda store: store.place(fourth), lambda _: None))
+        spin_until(lambda: len(posted) == 2)
+        await reading
+        assert offsets(now_or_never(broker.read({"a": start}))["a"]) == [1, 2, 3, 4]
 
 
 @in_loop
