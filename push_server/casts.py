@@ -103,6 +103,14 @@ def text(name: str, value: object) -> str:
     return value
 
 
+def file_path(name: str, value: object) -> str:
+    """A path, which may be empty."""
+    given = text(name, value)
+    if "\0" in given:
+        raise SettingsError(name, "needs a path, and no path has a NUL in it")
+    return given
+
+
 def boolean(name: str, value: object) -> bool:
     """`true` or `false`."""
     if not isinstance(value, bool):

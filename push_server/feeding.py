@@ -61,6 +61,7 @@ class Feed:
             if self._show:
                 sys.stderr.write("\r")
             sys.stderr.write(f"{self.published} published\n")
+            sys.stderr.flush()
 
     def _read(self, source: Iterable[bytes]) -> None:
         for number, line in enumerate(source, 1):

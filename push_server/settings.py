@@ -140,7 +140,7 @@ class Settings:
         section="Keys", secret=True,
     )
     token_keys_file: str = _row(
-        casts.text, "",
+        casts.file_path, "",
         "A file with the token keys instead, one per line, oldest first. Nobody but owner and"
         " group may have access to it.",
     )
@@ -292,6 +292,10 @@ def _from_environment(environ: Mapping[str, str]) -> _Given:
         if variable.startswith(ENVIRONMENT) and variable not in NOT_SETTINGS
     }
     casts.refuse_unknown(given, known)
+    for variable, value in given.items():
+        # Python reads bytes that are no UTF-8 as lone surrogates, which nothing can encode.
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise SettingsError(variable, "is not UTF-8 text")
     return [
         (known[variable].name, known[variable], _environment_value(value, known[variable].default))
         for variable, value in given.items()

@@ -10,6 +10,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,8 +39,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+# Before 8.2, click mixed the two outputs unless told otherwise; since then it cannot be told.
+SEPARATE: Any = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+
+
 def invoke(*arguments: str, **options: Any) -> Result:
-    result = CliRunner().invoke(main, arguments, **options)
+    result = CliRunner(**SEPARATE).invoke(main, arguments, **options)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

@@ -22,6 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"__init__", "errors", "log", "positions"}),
     frozenset(
         {
+            "addresses",
             "casts",
             "config_text",
             "channels",
@@ -35,7 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"transports.*"}),
     frozenset({"brokers.*"}),
-    frozenset({"connection", "hub", "subscriber"}),
+    frozenset({"connection", "hub", "subscriber", "watch"}),
     frozenset({"crossing", "hijack"}),
     frozenset({"calls", "doors.*", "metrics"}),
     frozenset(
