@@ -25,8 +25,9 @@ def toml(value: object) -> str:
     if isinstance(value, Address):
         value = str(value)
     if isinstance(value, bool | str):
-        # JSON spells these as TOML does. Not as ASCII: TOML has no surrogate pairs.
-        return json.dumps(value, ensure_ascii=False)
+        # JSON spells these as TOML does, but for DEL, which TOML wants escaped. Not as ASCII:
+        # TOML has no surrogate pairs.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, Mapping):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from push_server import casts, config_text
@@ -447,6 +447,8 @@ def test_configuration_page_is_up_to_date() -> None:
     assert page.read_text("utf-8") == config_text.manual_page(), "run: make docs"
 
 
+@example("\x7f\0\u2028", -1, False, -1e-7)
+@example("", 0, True, 1e22)
 @given(st.text(), st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False))
 def test_values_are_written_as_toml(text: str, number: int, flag: bool, fraction: float) -> None:
     value = [text, number, flag, fraction]
