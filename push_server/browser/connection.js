@@ -30,6 +30,7 @@ globalThis.PushConnection = (() => {
 
   /** Time without a first line after which a stream is under suspicion. */
   const HELLO_TIMEOUT = 5000;
+  const PROOF_GRACE = 1000;
   /** How long a transport that was proved not to work is left alone; doubled each time. */
   const AVOID = 10 * 60 * 1000;
   const AVOID_CAP = 60 * 60 * 1000;
@@ -415,6 +416,8 @@ globalThis.PushConnection = (() => {
       const takes = this.takes;
       const works = await pollOnce({ token: this.session.token || "", channels: [], timeout: 0,
                                      signal: abort.signal }).then(() => true, () => false);
+      // Where everything hung for a moment, the poll may only have been the first to come through.
+      if (works) await new Promise((done) => setTimeout(done, PROOF_GRACE));
       if (abort.signal.aborted || takes !== this.takes) return;
       if (works) {
         const times = (this.avoided.get(transport.name)?.times || 0) + 1;

@@ -23,8 +23,10 @@
   const CHANNEL = /^[A-Za-z0-9._:-][A-Za-z0-9._:/-]{0,127}$/;
   const TOKEN = /^\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+=*$/;
   const MAX_TOKEN = 4096;
-  /** The frame has to answer in this time; else the server is away, or refuses this site. */
-  const FRAME_TIMEOUT = 10000;
+  /** The frame has to load in this time, and then to answer in that; else the server is away, or
+   * refuses this site: browsers fire `load` for their error pages too. */
+  const LOAD_TIMEOUT = 30000;
+  const ANSWER_TIMEOUT = 3000;
   /** Delays between attempts to get a first token or to load the frame, with full jitter. */
   const RETRY_BASE = 1000;
   const RETRY_CAP = 60000;
@@ -301,8 +303,13 @@
       frame.addEventListener("load", () => this._meetFrame(frame));
       this._frame = frame;
       document.body.append(frame);
+      this._giveFrame(LOAD_TIMEOUT);
+    }
+
+    /** @param {number} time */
+    _giveFrame(time) {
       clearTimeout(this._timer);
-      this._timer = setTimeout(() => this._frameSilent(), FRAME_TIMEOUT);
+      this._timer = setTimeout(() => this._frameSilent(), time);
     }
 
     /** A document was loaded into the frame: ours, a newer one of ours, or an error page. */
@@ -310,6 +317,7 @@
       if (frame !== this._frame) return;
       this._port?.close();
       this._started = false;
+      this._giveFrame(ANSWER_TIMEOUT);
       const { port1, port2 } = new MessageChannel();
       this._port = port1;
       port1.onmessage = ({ data }) => this._takeAll(data);

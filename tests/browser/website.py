@@ -102,6 +102,8 @@ class Site:
         """Users whose session has ended: the token route says 401 to them."""
         self.grants: dict[str, list[str]] = {}
         """What users may subscribe to, where that is not everything."""
+        self.becomes: dict[str, str] = {}
+        """Whose token a user's pages get from now on: somebody else has signed in."""
         self.down = False
         """The token route answers 503, as a site in trouble does."""
         self.tokens: Counter[str] = Counter()
@@ -152,6 +154,7 @@ class Site:
 
     def _token(self, start: StartResponse, query: dict[str, str]) -> Iterable[bytes]:
         user = query.get("user", "")
+        user = self.becomes.get(user, user)
         self.tokens[user] += 1
         if self.down:
             return _send(start, "down for maintenance", "text/plain", "503 Service Unavailable")

@@ -1,0 +1,89 @@
+"""A proxy as it stands in front of some offices: it hands on a response when it has all of it.
+
+Imported by the browser tests.
+"""
+
+import contextlib
+import re
+import socket
+import threading
+from typing import Self
+
+LIMIT = 60.0
+"""No connection through the proxy lives longer; tests are over by then."""
+
+
+class BufferingProxy:
+    """One request per connection; responses whose path begins with `held` are held back whole."""
+
+    def __init__(self, held: str) -> None:
+        self._held = held.encode()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._upstream = 0
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+
+    def before(self, port: int) -> int:
+        """Stand before this port; the port on which the proxy listens."""
+        self._upstream = port
+        self._thread.start()
+        return int(self._listener.getsockname()[1])
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            client.settimeout(LIMIT)
+            request = _read_request(client)
+            if not request:
+                return
+            with socket.create_connection(("127.0.0.1", self._upstream), LIMIT) as server:
+                server.sendall(re.sub(rb"(?i)\r\nconnection: [^\r]*", b"", request, count=1).replace(
+                    b"\r\n", b"\r\nConnection: close\r\n", 1
+                ))
+                self._pass_on(server, client, request.split(b" ", 2)[1].startswith(self._held))
+
+    @staticmethod
+    def _pass_on(server: socket.socket, client: socket.socket, hold: bool) -> None:
+        kept = b""
+        # The client may give up meanwhile; a proxy that did not notice would keep the stream.
+        threading.Thread(target=_close_with, args=(client, server), daemon=True).start()
+        while data := server.recv(65536):
+            if hold:
+                kept += data
+            else:
+                client.sendall(data)
+        client.sendall(kept)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Closing alone does not wake the thread that waits in accept().
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def _read_request(client: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = client.recv(65536)
+        if not piece:
+            return b""
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+    while length and len(body) < int(length[1]):
+        body += client.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+def _close_with(client: socket.socket, server: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        client.recv(1)
+    with contextlib.suppress(OSError):
+        server.shutdown(socket.SHUT_RDWR)

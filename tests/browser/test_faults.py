@@ -1,0 +1,260 @@
+"""What happens to a page when something ends: a server, a token, a session, a network path."""
+
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+from driver import PATIENCE, Browser, Tab
+from proxy import BufferingProxy
+from world import World, eventually, events, expect, info, live, received
+
+LONG = 2 * PATIENCE
+"""Where the page has to get through a delay that grows with every attempt."""
+
+NO_WORKER = "delete window.SharedWorker"
+
+
+def _open(browser: Browser, world: World, script: str, user: str, **options: object) -> Tab:
+    """A live page in a tab where this script ran first."""
+    tab = browser.tab()
+    if script:
+        tab.before_every_page(script)
+    tab.goto(world.url(user, **options))
+    live(tab)
+    return tab
+
+
+@pytest.mark.parametrize("script", ["", NO_WORKER], ids=["worker", "frame"])
+def test_killed_and_started_again_the_page_catches_up(
+    browser: Browser, make_world: Callable[..., World], script: str
+) -> None:
+    world = make_world(broker="sqlite")
+    tab = _open(browser, world, script, "alice", channels="node:1")
+    for round_number in range(3):
+        for number in range(5):
+            world.notify("alice", [round_number, number])
+        world.push.kill()
+        tab.wait("return push.info().state !== 'live'")
+        world.push.start()
+        # Published before the page is back, and while it comes.
+        for number in range(5, 10):
+            world.notify("alice", [round_number, number])
+        tab.wait("return push.info().state === 'live'", timeout=LONG)
+    expected = [[round_number, number] for round_number in range(3) for number in range(10)]
+    expect(tab, expected, timeout=LONG)
+    world.notify("alice", "after")
+    expect(tab, [*expected, "after"])
+    assert events(tab, "reset") == []
+    assert len(events(tab, "recovered")) == 3
+    assert world.connections() == 1
+
+
+def test_a_page_is_told_when_the_history_is_gone(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    """The memory broker forgets: never a silent gap, and a reset only for what was there."""
+    world = make_world(broker="memory:")
+    tab = world.open(browser, "alice", channels="node:1")
+    world.notify("alice", "before")
+    world.push.api("publish", channel="node:1", data="before")
+    expect(tab, ["before", "before"])
+    world.push.kill()
+    world.push.start()
+    tab.wait("return events.some(([name]) => name === 'reset')", timeout=LONG)
+    assert sorted(name for _, names, _ in events(tab, "reset") for name in names) == [
+        "node:1", "user:alice"
+    ]
+    world.notify("alice", "after")
+    expect(tab, ["before", "before", "after"])
+
+
+def test_a_server_that_drains_is_left_and_found_again(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    world = make_world(broker="sqlite", drain_spread=1)
+    tab = world.open(browser, "alice")
+    world.notify("alice", 1)
+    expect(tab, [1])
+    world.push.restart()
+    world.notify("alice", 2)
+    expect(tab, [1, 2], timeout=LONG)
+    assert events(tab, "reset") == []
+
+
+def test_a_server_that_hangs_is_noticed_by_its_heartbeat(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    """The connection stays open and nothing arrives: no event of the browser will ever say so."""
+    world = make_world(heartbeat=1)
+    tab = world.open(browser, "alice")
+    world.push.signal(signal.SIGSTOP)
+    try:
+        tab.wait("return push.info().state === 'retrying'")
+        # Until the stream is suspected and the poll that is to prove it hangs as well.
+        time.sleep(7)
+    finally:
+        world.push.signal(signal.SIGCONT)
+    tab.wait("return push.info().state === 'live'", timeout=LONG)
+    world.notify("alice", "hello again")
+    expect(tab, ["hello again"])
+    # The server was to blame, not the transport.
+    assert (info(tab)["transport"], info(tab)["transportReason"]) == ("stream", "")
+
+
+def test_a_server_that_is_away_when_the_page_loads(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    world = make_world()
+    script = f"{world.site.push_url}/push.js"
+    tab = browser.open(world.url("alice"))
+    live(tab)
+    world.push.kill()
+    # The page includes push.js from the push server; only its frame is late here.
+    tab.run("push.close(); window.first = push; push = Push.connect({server: arguments[0],"
+            " token: options.token}); push.subscribe('user:alice', (data) => got.push([0, data]));",
+            script.removesuffix("/push.js"))
+    tab.wait("return push.info().state === 'retrying'")
+    world.push.start()
+    tab.wait("return push.info().state === 'live'", timeout=LONG)
+    world.notify("alice", "at last")
+    expect(tab, ["at last"])
+
+
+@pytest.mark.parametrize("script", ["", NO_WORKER], ids=["worker", "frame"])
+def test_a_token_is_renewed_before_it_ends(
+    browser: Browser, make_world: Callable[..., World], script: str
+) -> None:
+    world = make_world()
+    tab = _open(browser, world, script, "alice", ttl=4)
+    asked = world.site.tokens["alice"]
+    sent = 0
+    deadline = time.monotonic() + 9
+    while time.monotonic() < deadline:
+        world.notify("alice", sent)
+        sent += 1
+        time.sleep(0.1)
+    expect(tab, list(range(sent)))
+    # Nine seconds, four per token, the next one asked for after three.
+    assert 2 <= world.site.tokens["alice"] - asked <= 5
+    assert events(tab, "error") == events(tab, "reset") == []
+    assert [state for _, state, _ in events(tab, "status")][-1] == "live"
+
+
+def test_a_site_in_trouble_does_not_end_a_session(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    """While the token route is down the page waits; afterwards nothing is missing."""
+    world = make_world()
+    tab = world.open(browser, "alice", ttl=3)
+    world.site.down = True
+    world.push.write_config(token_keys=["a key that nobody has", *world.push.token_keys])
+    tab.wait("return events.some(([name]) => name === 'error')")
+    assert info(tab)["state"] == "live", "the token it has still holds"
+    world.notify("alice", 1)
+    expect(tab, [1])
+    eventually(lambda: world.connections() == 0, "the stream ends with its token", LONG * 2)
+    tab.wait("return push.info().state === 'waiting'", timeout=LONG)
+    world.notify("alice", 2)
+    world.site.down = False
+    expect(tab, [1, 2], timeout=LONG)
+    assert info(tab)["state"] == "live"
+    assert events(tab, "reset") == []
+
+
+def test_logout_closes_the_stream_and_tells_the_page(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    world = make_world()
+    alice = [world.open(browser, "alice", session="first") for _ in range(2)]
+    bob = world.open(browser, "bob")
+    asked = world.site.tokens["alice"]
+    begun = time.monotonic()
+    assert world.push.api("revoke", sid="first")["closed"] == 1
+    for tab in alice:
+        tab.wait("return push.info().state === 'revoked'")
+        assert events(tab, "revoked") == [["revoked", "revoked", ""]]
+    assert time.monotonic() - begun < 1
+    assert world.connections() == 1
+    world.notify("alice", "secret")
+    world.notify("bob", "for bob")
+    expect(bob, ["for bob"])
+    assert [received(tab) for tab in alice] == [[], []]
+    assert world.site.tokens["alice"] == asked, "nobody asks for a token after a logout"
+    # The next session of the same user is another matter.
+    again = world.open(browser, "alice", session="second")
+    world.notify("alice", "welcome back")
+    expect(again, ["welcome back"])
+    assert [received(tab) for tab in alice] == [[], []]
+
+
+def test_a_visitor_without_a_token_costs_nothing(browser: Browser, world: World) -> None:
+    world.site.signed_out.add("nobody")
+    tab = browser.open(world.url("nobody"))
+    tab.wait("return push.info().state === 'signed_out'")
+    assert tab.run("return document.querySelector('iframe')") is None
+    refused = tab.run("return push.publish('chat:1', 1).catch((error) => { window.why = error })")
+    assert refused is None
+    assert tab.wait("return window.why && why.code") == "signed_out"
+
+
+def test_a_session_that_ended_at_the_site_ends_here(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    """Nobody told the push server, but the site gives no further token."""
+    world = make_world()
+    tab = world.open(browser, "alice", ttl=4)
+    world.site.signed_out.add("alice")
+    tab.wait("return push.info().state === 'signed_out'")
+    eventually(lambda: world.connections() == 0, "the stream is closed")
+    world.notify("alice", "secret")
+    assert received(tab) == []
+
+
+def test_a_page_never_continues_as_somebody_else(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    """Another tab has signed in as bob: alice's page must get nothing of his."""
+    world = make_world()
+    tab = world.open(browser, "alice", ttl=4)
+    world.site.becomes["alice"] = "bob"
+    tab.wait("return push.info().state === 'revoked'")
+    assert info(tab)["lastError"]["code"] == "user_changed"
+    eventually(lambda: world.connections() == 0, "the stream is closed")
+    world.notify("bob", "secret")
+    assert received(tab) == []
+
+
+@pytest.mark.parametrize("script", ["", NO_WORKER], ids=["worker", "frame"])
+def test_behind_a_buffering_proxy_it_polls_and_says_why(
+    browser: Browser, make_world: Callable[..., World], script: str
+) -> None:
+    with BufferingProxy("/subscribe/stream") as proxy:
+        world = make_world(front=proxy.before)
+        tab = _open(browser, world, script, "alice", channels="node:1")
+        found = info(tab)
+        assert (found["transport"], found["transportReason"]) == ("poll", "buffered")
+        for number in range(20):
+            world.notify("alice", number)
+        expect(tab, list(range(20)))
+        assert events(tab, "reset") == []
+        stats = world.push.api("stats")
+        assert any("buffered" in name and count for name, count in stats.items()), stats
+        # Held polls, not a poll every moment.
+        before = world.connects()
+        time.sleep(2)
+        assert world.connects() - before <= 2
+
+
+def test_a_publication_survives_a_restart_and_arrives_once(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    """The page publishes while the server is away: the same id is tried until it is stored."""
+    world = make_world(broker="sqlite")
+    tab = world.open(browser, "alice", channels="chat:1")
+    world.push.kill()
+    tab.run("for (let n = 0; n < 3; n += 1) say(n, 'chat:1', n)")
+    world.push.start()
+    tab.wait("return answers[0] && answers[1] && answers[2]", timeout=LONG)
+    assert [tab.run("return answers[arguments[0]].offset", n) for n in range(3)] == [1, 2, 3]
+    expect(tab, [0, 1, 2], timeout=LONG)
