@@ -92,7 +92,9 @@ class Broker(ABC):
         One answer per request, in order. Requests of one call to one channel keep their order
         and are delivered together. An id seen in the channel within 24 hours is answered with
         its first place and `duplicate`, or with `Conflict` if the data differ. What is answered
-        with an error was not stored.
+        with an error was not stored, with one exception: after `Unavailable` nobody knows (a
+        sync that failed may have reached the disk all the same), so the publisher sends the
+        same id again.
         """
 
     @abstractmethod
