@@ -391,7 +391,7 @@ def test_batch_keeps_the_order_and_names_every_publication() -> None:
     assert sent[0]["params"]["id"] == results[0].id != ""
     assert sent[1]["params"]["id"] == results[1].id == "mine"
     assert "id" not in sent[2]["params"]
-    assert "id" not in commands[0]["params"]  # type: ignore[operator]
+    assert "id" not in commands[0]["params"]
 
 
 def test_batch_with_too_few_answers_is_no_answer() -> None:

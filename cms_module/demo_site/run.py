@@ -210,7 +210,7 @@ def welcome(places: Places) -> str:
   1. Come in as Alice. Open a private window beside it and come in as Bob.
   2. As Alice, tell Bob something: his bell counts it at once.
   3. Draw together on the whiteboard, talk in the chat, present the slides.
-  4. "Behind" shows what the push server ({places.push_url}) is doing.
+  4. "Backstage" shows what the push server ({places.push_url}) is doing.
 
   Keys, configuration and logs are in {places.folder}. Ctrl-C ends it all.
 """

@@ -80,9 +80,8 @@ class Visit:
 
     @property
     def user(self) -> Person:
-        """The person who is logged in; everybody else is sent to the front page."""
-        if self.person is None:
-            raise Refused(HTTPStatus.FORBIDDEN, "Please log in first.")
+        """The person who is logged in, on pages that nobody else gets to."""
+        assert self.person is not None
         return self.person
 
 
@@ -141,6 +140,8 @@ class DemoSite:
         given = request.cookie(COOKIE)
         session = given if 20 <= len(given) <= 64 else secrets.token_urlsafe(24)
         visit = Visit(request, session, self.memory.person_of(session), self._form_token(session))
+        if visit.person is None and page not in OPEN:
+            raise Refused(HTTPStatus.FORBIDDEN, "Please log in first.")
         answer = page(self, visit)
         if session != given and not any(name == "Set-Cookie" for name, _ in answer.headers):
             answer.headers.append(_cookie(session))
@@ -261,7 +262,7 @@ class DemoSite:
     def status(self, visit: Visit) -> Answer:
         """What push is doing right now."""
         content = render("status.html", form_token=visit.form_token)
-        return Answer.page(self._frame("Behind the scenes", content, visit, "site.js", "status.js"))
+        return Answer.page(self._frame("Backstage", content, visit, "site.js", "status.js"))
 
     def _frame(self, title: str, content: Markup, visit: Visit | None, *scripts: str) -> Markup:
         """A whole page around its content; for those who are logged in, with push."""
@@ -324,7 +325,7 @@ class DemoSite:
         """The whiteboard as the site knows it, brought up to date."""
         picture = self.memory.picture
         complete = picture.catch_up(self.client)
-        return Answer.json({"for": visit.user.id, **picture.as_json(), "complete": complete})
+        return Answer.json({**picture.as_json(), "complete": complete})
 
     # What people do
 
@@ -414,6 +415,8 @@ ROUTES: dict[tuple[str, str], Page] = {
     ("POST", "/whiteboard/clear"): DemoSite.clear,
     ("POST", "/status/echo"): DemoSite.echo,
 }
+OPEN = (DemoSite.home, DemoSite.login, DemoSite.logout)
+"""What those may use who are not logged in."""
 
 
 def _cookie(value: str, max_age: int | None = None) -> tuple[str, str]:

@@ -72,7 +72,8 @@ class Request:
 
     def query(self, name: str) -> str:
         """One parameter of the address, or nothing."""
-        return parse_qs(self._environ.get("QUERY_STRING", "")).get(name, [""])[0]
+        fields = parse_qs(str(self._environ.get("QUERY_STRING", "")))
+        return fields.get(name, [""])[0]
 
     def cookie(self, name: str) -> str:
         """The value of a cookie, or nothing."""

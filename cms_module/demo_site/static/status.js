@@ -22,7 +22,7 @@
     sharedWorker: "Shared by all tabs",
     user: "Logged in as",
     heard: "Last sign of life",
-    connection: "Number of the connection",
+    connection: "Connection number",
     server: "Push server",
     version: "Version",
     problem: "Last problem",
@@ -76,7 +76,7 @@
   function note(what, detail = "") {
     const line = document.createElement("li");
     const time = document.createElement("time");
-    time.textContent = new Date().toLocaleTimeString([], { timeStyle: "medium" });
+    time.textContent = new Date().toLocaleTimeString([], { hourCycle: "h23" });
     const word = document.createElement("strong");
     word.textContent = what;
     const text = document.createElement("span");

@@ -48,7 +48,8 @@
   function draw({ color, width, points }) {
     const scale = canvas.width / SHEET.width;
     context.strokeStyle = palette[color] || palette[0];
-    context.lineWidth = (WIDTHS[width] || WIDTHS[0]) * scale;
+    // On a small screen a line is still a line.
+    context.lineWidth = Math.max((WIDTHS[width] || WIDTHS[0]) * scale, 1.5 * sharpness());
     context.lineCap = context.lineJoin = "round";
     context.beginPath();
     context.moveTo(points[0] * scale, points[1] * scale);
@@ -58,13 +59,17 @@
     context.stroke();
   }
 
+  function sharpness() {
+    return Math.min(window.devicePixelRatio || 1, 2);
+  }
+
   function drawAll() {
     context.clearRect(0, 0, canvas.width, canvas.height);
     pieces.forEach(draw);
   }
 
   function fit() {
-    const width = Math.round(canvas.clientWidth * Math.min(window.devicePixelRatio || 1, 2));
+    const width = Math.round(canvas.clientWidth * sharpness());
     if (!width || width === canvas.width) return;
     canvas.width = width;
     canvas.height = Math.round((width * SHEET.height) / SHEET.width);
