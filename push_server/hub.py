@@ -100,8 +100,8 @@ class Hub:
 
     def _fan_out(self) -> None:
         due, self._due = self._due, {}
-        # With one channel due, each subscriber is written to while it is at hand (in the cache
-        # of the CPU, too); with several, once all of them have been offered.
+        # With one channel due, a stream is written to while it is at hand (in the cache of the
+        # CPU, too); otherwise when all that is due has been offered.
         alone = len(due) == 1
         touched: dict[Subscriber, None] = {}
         for channel, publications in due.items():
@@ -110,6 +110,7 @@ class Hub:
             anyone = all(publication.exclude is None for publication in publications)
             transport: Transport | None = None
             pieces: tuple[bytes, ...] = ()
+            direct = False
             for subscriber in tuple(room):
                 if subscriber.held is not None:
                     subscriber.held.extend(publications)
@@ -118,18 +119,23 @@ class Hub:
                     transport = None
                     visible = visible_to(subscriber.instance, publications)
                     pieces = subscriber.transport.encode(visible) if visible else ()
+                    direct = False
                 elif subscriber.transport is not transport:
                     transport = subscriber.transport
                     pieces = self._encode(channel, transport, publications)
-                subscriber.offer(channel, entry, pieces)
-                if alone:
-                    self._flush(subscriber)
+                    direct = alone and not transport.once
+                if direct:
+                    subscriber.tell(channel, entry, pieces)
                 else:
+                    subscriber.offer(channel, entry, pieces)
                     touched[subscriber] = None
             self.counts["deliveries"] += len(room) * len(publications)
         self._encoded.clear()
         for subscriber in touched:
-            self._flush(subscriber)
+            if not subscriber.transport.once:
+                subscriber.flush()
+            elif subscriber.due:
+                self._answer(subscriber)
 
     def _encode(
         self, channel: str, transport: Transport, publications: Sequence[Publication]
@@ -139,12 +145,6 @@ class Hub:
         if pieces is None:
             pieces = self._encoded[channel, transport] = transport.encode(publications)
         return pieces
-
-    def _flush(self, subscriber: Subscriber) -> None:
-        if not subscriber.transport.once:
-            subscriber.flush()
-        elif subscriber.due:
-            self._answer(subscriber)
 
     # Attach and detach.
 

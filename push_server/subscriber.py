@@ -174,6 +174,13 @@ class Subscriber:
         self._entry = entry
         self.due += self._rest.join(pieces)
 
+    def tell(self, channel: str, entry: str, pieces: tuple[bytes, ...]) -> None:
+        """`offer` and `flush` in one, where nothing else is due: the way of most publications."""
+        if channel != self._latest:
+            self._turn_to(channel)
+        self._entry = entry
+        self.connection.write(self._rest.join(pieces))
+
     def _turn_to(self, channel: str) -> None:
         """Make `channel` the latest: its entry is kept apart, `_rest` speaks of the others."""
         cursors = self._cursors
