@@ -39,7 +39,7 @@ HELD_LIMIT = 10_000
 """Publications that may wait behind a replay, checked once per heartbeat; they are shared, so
 this bounds references, not payloads."""
 
-FALLBACKS = frozenset({"buffered", "cut", "failed", "refused", "silent", "unsupported"})
+FALLBACKS = frozenset({"buffered", "stalled", "not_found", "unsupported"})
 """What a browser may report to be wrong with the better transport."""
 
 
