@@ -1,7 +1,7 @@
 """`python -m bench`: measure, write `bench/results/`, and fail if a promise is broken.
 
-Exit status 0: all promises held. 1: one did not; it is named. 2: the machine lacks something;
-it is named too.
+Exit status 0: all promises held. 1: one did not; it is named. 2: nothing could be measured,
+for the reason named.
 """
 
 import argparse
@@ -12,8 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from bench import report
-from bench.load import LoadFailed, compile_program
-from bench.machine import BUILD, Missing, describe, raise_descriptor_limit
+from bench.load import compile_program
+from bench.machine import (
+    BUILD,
+    Failed,
+    Missing,
+    describe,
+    load_average,
+    raise_descriptor_limit,
+)
 from bench.measures import (
     PARTS,
     QUICK,
@@ -89,7 +96,9 @@ def main() -> int:
     plan = QUICK if options.quick else Plan()
     if options.rounds:
         plan = dataclasses.replace(plan, rounds=options.rounds)
-    servers = [server for server in SERVERS if server.name in (options.server or [server.name])]
+    servers = [
+        server for server in SERVERS if not options.server or server.name in options.server
+    ]
     run = Run(plan, options.only or PARTS, servers)
     try:
         BUILD.mkdir(parents=True, exist_ok=True)
@@ -97,8 +106,10 @@ def main() -> int:
         for program in ("relay", "load"):
             compile_program(program)
         machine = describe()
+        before = load_average()
         run.measure()
-    except (Missing, LoadFailed) as error:
+        machine["load average, before and at the end"] = f"{before:.2f}, {load_average():.2f}"
+    except (Missing, Failed) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     # A part of a run is shown and not kept: the report compares what was measured together.

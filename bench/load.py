@@ -8,11 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from bench.machine import BUILD, Missing
-
-
-class LoadFailed(Exception):
-    """Raised if subscribers were refused or publications did not arrive in time."""
+from bench.machine import BUILD, Failed, Missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +60,30 @@ class Load:
         """Connect `count` more clients and wait until each has the head of its answer.
 
         With a `receive_buffer` their sockets hold no more than that, and what they receive is
-        not counted.
+        not counted. Raises `Failed` if any is refused.
         """
         answer = self._ask(f"open {count} {window} 120 {receive_buffer}")
         if answer["failed"] or answer["unanswered"]:
-            raise LoadFailed(
+            raise Failed(
                 f"{answer['failed']} subscribers refused ({answer['failure']!r}), "
                 f"{answer['unanswered']} never answered"
             )
         return Opened(answer["seconds"], answer["slowest"])
 
     def wait(self, first: int, last: int, clients: int, seconds: float = 60) -> Received:
-        """Wait until `clients` clients have each received the numbers `first` to `last`."""
+        """Wait until `clients` clients have each received the numbers `first` to `last`.
+
+        Raises `Failed` if they have not after so many seconds.
+        """
         answer = self._ask(f"await {first} {last} {clients} {seconds}")
         if not answer["complete"]:
             expected = clients * (last - first + 1)
-            raise LoadFailed(f"{answer['received']} of {expected} deliveries in {seconds} s")
+            raise Failed(f"{answer['received']} of {expected} deliveries in {seconds} s")
         return Received(answer["received"], answer["first"], answer["last"])
 
     def pause(self, count: int) -> None:
         """The clients that came last stop reading and keep their connections open."""
         self._ask(f"pause {count}")
-
-    def bytes_received(self) -> int:
-        """What all clients together have received, heads of answers included."""
-        return int(self._ask("state")["bytes"])
 
     def __enter__(self) -> Self:
         return self
@@ -111,6 +106,6 @@ class Load:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise LoadFailed("the load generator ended")
+            raise Failed("the load generator ended")
         answer: dict[str, Any] = json.loads(line)
         return answer

@@ -27,6 +27,10 @@ class Missing(Exception):
     """Raised if the machine lacks something; the text names what to install or change."""
 
 
+class Failed(Exception):
+    """Raised if a server or the load generator did not do its part, so nothing was measured."""
+
+
 def cpu_seconds(pids: Iterable[int]) -> float:
     """CPU time these processes have used so far, user and kernel, all threads.
 
@@ -98,7 +102,6 @@ def describe() -> dict[str, str]:
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "kernel": platform.release(),
-        "load average at start": f"{os.getloadavg()[0]:.2f}",
         "Python": platform.python_version(),
         "waitress": version("waitress"),
         "C compiler": _first_line(["gcc", "--version"]),
@@ -107,6 +110,11 @@ def describe() -> dict[str, str]:
             ["dpkg-query", "--show", "--showformat=${Version}", "libnginx-mod-nchan"]
         ),
     }
+
+
+def load_average() -> float:
+    """How many processes have wanted a CPU in the last minute; near 0 on a quiet machine."""
+    return os.getloadavg()[0]
 
 
 def _processor() -> str:

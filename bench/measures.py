@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.load import Load, LoadFailed
+from bench.load import Load
 from bench.machine import (
     BUILD,
+    Failed,
     cpu_seconds,
     disk_syncs_per_second,
     kernel_socket_bytes,
@@ -36,7 +37,9 @@ WARM_UP_PUBLICATIONS = 5
 PAUSE = 0.002
 """Seconds between a publication's last delivery and the next publication: long enough that no
 two ever meet in one turn of a server's loop."""
-FLOOD_BYTES = 16_384
+FLOOD_BYTES = 2048
+FLOODS_AT_ONCE = 4
+"""Publications of the flood for each one that is timed."""
 SMALL_BUFFER = 4096
 """Receive buffer of subscribers that will stop reading, so that the server feels it soon."""
 MICRO = 1e6
@@ -55,7 +58,7 @@ class Plan:
     publishers: int = 16
     others: int = 10_000
     stopped: int = 1000
-    floods: int = 60
+    floods: int = 80
 
     @property
     def clients(self) -> int:
@@ -63,7 +66,7 @@ class Plan:
         return max(self.subscribers, self.others + self.stopped) + 500
 
 
-QUICK = Plan(rounds=2, publications=30, durable_seconds=1.5, floods=30)
+QUICK = Plan(rounds=2, publications=30, durable_seconds=1.5, floods=60)
 
 
 def measure_round(kind: type[Server], plan: Plan, parts: Sequence[str]) -> Figures:
@@ -255,7 +258,8 @@ def _flooded(crowd: Crowd, server: PushServer, count: int) -> tuple[list[float],
     latencies = []
     most = most_sockets = 0
     for _ in range(count):
-        server.call(publish_command(payload(0, FLOOD_BYTES), FLOOD))
+        for _ in range(FLOODS_AT_ONCE):
+            server.call(publish_command(payload(0, FLOOD_BYTES), FLOOD))
         latencies.append(crowd.publish_one())
         most = max(most, resident_bytes(server.pids))
         most_sockets = max(most_sockets, kernel_socket_bytes())
@@ -265,7 +269,7 @@ def _flooded(crowd: Crowd, server: PushServer, count: int) -> tuple[list[float],
 def quantile(values: Sequence[float], share: float) -> float:
     """The value that this share of the values does not exceed."""
     if not values:
-        raise LoadFailed("nothing was measured")
+        raise Failed("nothing was measured")
     if share == 0.5:
         return statistics.median(values)
     ordered = sorted(values)

@@ -7,6 +7,7 @@ loopback, in a process of its own, and gets the same requests and the same 200 b
 import http.client
 import json
 import os
+import resource
 import secrets
 import shutil
 import socket
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Self
 
 from bench.load import compile_program
-from bench.machine import BUILD, CHECKOUT, DESCRIPTORS, Missing, children_of
+from bench.machine import BUILD, CHECKOUT, Failed, Missing, children_of
 from push_server.publications import dump_json
 from push_server.signatures import decode_secret, sign
 from push_server.tokens import TokenKeys
@@ -104,7 +105,7 @@ class Server(ABC):
         while not self.ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()
-                raise Missing(f"{self.name} does not start:\n{self.log()}")
+                raise Failed(f"{self.name} does not start:\n{self.log()}")
             time.sleep(0.02)
         self.pids = self.processes()
         return self
@@ -129,7 +130,7 @@ class Server(ABC):
         answer = self._publisher.getresponse()
         text = answer.read()
         if answer.status >= 300:
-            raise Missing(f"{self.name} answered {answer.status}: {text[:300]!r}")
+            raise Failed(f"{self.name} answered {answer.status}: {text[:300]!r}")
         return text
 
     def _accepts(self, port: int) -> bool:
@@ -166,12 +167,13 @@ class Nchan(Server):
         if nginx is None or not NCHAN_MODULE.exists():
             raise Missing(f"Nchan is missing: apt-get install {' '.join(NCHAN_PACKAGES)}")
         text = Path(__file__).with_name("nginx.conf").read_text()
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         for key, value in {
             "MODULE": NCHAN_MODULE,
             "PREFIX": self.folder,
             "PORT": self.port,
-            "FILES": DESCRIPTORS,
-            "CONNECTIONS": DESCRIPTORS // 2,
+            "FILES": files,
+            "CONNECTIONS": files * 9 // 10,
         }.items():
             text = text.replace(f"@{key}@", str(value))
         config = self.folder / "nginx.conf"
@@ -277,7 +279,7 @@ class PushServer(Server):
             answer = connection.getresponse()
             text = answer.read()
             if answer.status != 200 or b'"error"' in text:
-                raise Missing(f"{self.name} answered {answer.status}: {text[:300]!r}")
+                raise Failed(f"{self.name} answered {answer.status}: {text[:300]!r}")
 
         with closing(connection):
             yield call
@@ -302,7 +304,7 @@ class PushServer(Server):
 class PushServerInMemory(PushServer):
     """This server without a disk: what durability costs per delivery."""
 
-    name = "push_server, memory:"
+    name = "push_server (memory)"
     broker = "memory:"
 
 
