@@ -14,7 +14,8 @@ from typing import Any
 
 from push_server.casts import Address
 from push_server.channels import Namespace
-from push_server.settings import ENVIRONMENT, SETTINGS, Setting, Settings
+from push_server.config_sources import ENVIRONMENT
+from push_server.settings import SETTINGS, Setting, Settings
 from push_server.signatures import ApiKey
 
 WIDTH = 88

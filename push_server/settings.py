@@ -13,28 +13,20 @@ Imported by the command line and the server, and for the types by whoever is han
 """
 
 import dataclasses
-import os
-import stat
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from push_server import casts
+from push_server import casts, config_sources
 from push_server.casts import Address, Cast, SettingsError
 from push_server.channels import Namespaces
 from push_server.signatures import ApiKey
 
 __all__ = ["SETTINGS", "Address", "Setting", "Settings", "SettingsError", "load_settings"]
 
-ENVIRONMENT = "PUSH_SERVER_"
-
-NOT_SETTINGS = frozenset({"PUSH_SERVER_CONFIG"})
-"""Variables with the prefix that are something else: the path of the file."""
-
-# Ports that browsers refuse to connect to, from the list in the Fetch standard. Chromium and
-# Firefox were both seen to obey it: nothing reaches the server, and the page cannot tell why.
+# Ports that browsers refuse to connect to: the list of the Fetch standard, which Chromium and
+# Firefox follow. Nothing reaches the server then, and the page cannot tell why.
 BLOCKED_PORTS = frozenset({
     1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101,
     102, 103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389,
@@ -254,92 +246,23 @@ def load_settings(
     Raises `SettingsError` if a setting is unknown, wrong, or does not fit another. `serving`
     False is for tools, which need no token keys.
     """
-    values = {name: row.cast(name, given) for name, row, given in _from_file(path)}
-    for name, row, given in _from_environment(environ):
-        values[name] = row.cast(ENVIRONMENT + name.upper(), given)
+    defaults = {name: row.default for name, row in SETTINGS.items()}
+    given = [
+        *config_sources.read_file(path, defaults),
+        *config_sources.read_environment(environ, defaults),
+    ]
+    values = {name: SETTINGS[name].cast(written, value) for name, written, value in given}
     settings = Settings(**values)  # type: ignore[arg-type]  # each row casts to its field's type
     if settings.token_keys_file:
-        settings = dataclasses.replace(settings, token_keys=_read_token_keys(settings))
+        if settings.token_keys:
+            raise SettingsError("token_keys_file", "give either this or token_keys, not both")
+        keys = config_sources.read_token_keys("token_keys_file", settings.token_keys_file)
+        settings = dataclasses.replace(settings, token_keys=keys)
     for check in _CHECKS:
         check(settings)
     if serving and not settings.token_keys:
         raise SettingsError("token_keys", "needed to serve; `push-server init` makes one")
     return settings
-
-
-_Given = list[tuple[str, Setting, object]]
-
-
-def _from_file(path: str | None) -> _Given:
-    if path is None:
-        return []
-    try:
-        with open(path, "rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise SettingsError("config", f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError("config", f"{path} is not TOML: {error}") from None
-    casts.refuse_unknown(content, SETTINGS)
-    return [(name, SETTINGS[name], given) for name, given in content.items()]
-
-
-def _from_environment(environ: Mapping[str, str]) -> _Given:
-    known = {ENVIRONMENT + name.upper(): row for name, row in SETTINGS.items()}
-    given = {
-        variable: value
-        for variable, value in environ.items()
-        if variable.startswith(ENVIRONMENT) and variable not in NOT_SETTINGS
-    }
-    casts.refuse_unknown(given, known)
-    for variable, value in given.items():
-        # Python reads bytes that are no UTF-8 as lone surrogates, which nothing can encode.
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            raise SettingsError(variable, "is not UTF-8 text")
-    return [
-        (known[variable].name, known[variable], _environment_value(value, known[variable].default))
-        for variable, value in given.items()
-    ]
-
-
-def _environment_value(value: str, default: object) -> object:
-    """The TOML value that a variable stands for; the default tells which kind is wanted.
-
-    Where a string is wanted, text that happens to be a TOML number or date (a key of digits)
-    is that text; where a list is wanted, text that is no TOML list is split at the commas.
-    """
-    try:
-        document = tomllib.loads(f"value = {value}")
-        # A line end in the variable could smuggle in further keys.
-        parsed = document["value"] if len(document) == 1 else value
-    except tomllib.TOMLDecodeError:
-        parsed = value
-    if isinstance(default, str) and not isinstance(parsed, str):
-        return value
-    if isinstance(default, list) and not isinstance(parsed, list):
-        bare = parsed if isinstance(parsed, str) else value
-        return [part.strip() for part in bare.split(",") if part.strip()]
-    return parsed
-
-
-def _read_token_keys(settings: Settings) -> tuple[str, ...]:
-    path = settings.token_keys_file
-    if settings.token_keys:
-        raise SettingsError("token_keys_file", "give either this or token_keys, not both")
-    try:
-        with open(path, encoding="utf-8") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            lines = [line.strip() for line in file]
-    except OSError as error:
-        raise SettingsError("token_keys_file", f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SettingsError("token_keys_file", f"{path} is not UTF-8 text") from None
-    if mode & stat.S_IRWXO:
-        raise SettingsError("token_keys_file", f"anybody can get at it; run: chmod o= {path}")
-    keys = [line for line in lines if line and not line.startswith("#")]
-    if not keys:
-        raise SettingsError("token_keys_file", f"there is no key in {path}")
-    return tuple(casts.token_key("token_keys_file", key) for key in keys)
 
 
 # What two settings have to agree on. Each raises SettingsError naming the one to change.

@@ -24,6 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         {
             "addresses",
             "casts",
+            "config_sources",
             "config_text",
             "channels",
             "history",

@@ -1,0 +1,111 @@
+"""The scripts in ``tools/``: what they say on a machine where something is missing."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / "tools"
+
+# Everything that tools/need itself calls; no apt-get and no sudo, so it can install nothing.
+BASICS = ("cat", "id", "sed", "sh")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A PATH with nothing but the basics and a Python."""
+    for program in BASICS:
+        found = shutil.which(program)
+        assert found is not None
+        (tmp_path / program).symlink_to(found)
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return tmp_path
+
+
+def need(machine: Path, target: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [TOOLS / "need", target],
+        env={"PATH": str(machine), **environment},
+        capture_output=True, text=True, check=False, timeout=30,
+    )
+
+
+def add(machine: Path, *programs: str) -> None:
+    for program in programs:
+        (machine / program).write_text("#!/bin/sh\n")
+        (machine / program).chmod(0o755)
+
+
+def test_each_missing_package_is_named_in_one_line_with_the_reason(machine: Path) -> None:
+    add(machine, "chromedriver", "node", "curl")
+    done = need(machine, "test")
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "missing: Debian package chromium: the browser tests run in it",
+        "missing: Debian package php-cli: it checks that PHP can issue tokens",
+    ]
+
+
+def test_nothing_may_be_missing_where_changes_are_judged(machine: Path) -> None:
+    add(machine, "chromedriver", "node", "curl", "php")
+    assert need(machine, "test", CI="true").returncode == 1
+    add(machine, "chromium")
+    done = need(machine, "test", CI="true")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_benchmark_needs_everything(machine: Path) -> None:
+    done = need(machine, "bench")
+    assert done.returncode == 1
+    assert "missing: Debian package gcc: " in done.stderr
+
+
+@pytest.mark.parametrize("script", ["", "#!/bin/sh\nexit 1\n"])
+def test_without_a_good_python_nothing_works(machine: Path, script: str) -> None:
+    (machine / "python3").unlink()
+    if script:
+        (machine / "python3").write_text(script)
+        (machine / "python3").chmod(0o755)
+    for target in ("demo", "test", "bench"):
+        done = need(machine, target)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("missing: Python 3.11 or newer as python3")
+
+
+def test_a_missing_venv_module_ends_the_demo(machine: Path) -> None:
+    # Debian keeps ensurepip in a package of its own.
+    (machine / "python3").write_text('#!/bin/sh\ncase "$2" in *ensurepip*) exit 1; esac\n')
+    done = need(machine, "demo")
+    assert done.returncode == 1
+    assert done.stderr.startswith("missing: Debian package python3-venv: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "source"), [("a.js", "let = = 1;\n"), ("a.php", "<?php function {\n")]
+)
+def test_syntax_finds_a_broken_file(tmp_path: Path, name: str, source: str) -> None:
+    if shutil.which({".js": "node", ".php": "php"}[Path(name).suffix]) is None:
+        pytest.skip("the language is not installed")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True, timeout=30)
+    (tmp_path / "good.js").write_text("let a = 1;\n")
+    (tmp_path / "good.php").write_text("<?php function a() {}\n")
+
+    def check() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [TOOLS / "syntax"], cwd=tmp_path, env=dict(os.environ),
+            capture_output=True, text=True, check=False, timeout=30,
+        )
+
+    good = check()
+    assert (good.returncode, good.stderr) == (0, "")
+    (tmp_path / name).write_text(source)
+    bad = check()
+    assert bad.returncode == 1
+    assert name in bad.stderr
