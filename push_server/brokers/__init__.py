@@ -26,7 +26,7 @@ def _sqlite(rest: str, namespaces: Namespaces, deliver: Deliver, revoked: Revoke
 # 1. one file in this folder with a subclass of `Broker`;
 # 2. a function above that makes one from what follows the scheme, and its line here;
 # 3. one parameter of the fixture in tests/test_brokers.py: the contract must pass unchanged;
-# 4. the setting `broker` in docs/settings.rst.
+# 4. its form in the text of the setting `broker` (push_server/settings.py), then `make docs`.
 BROKERS = {
     "memory": _memory,
     "sqlite": _sqlite,
