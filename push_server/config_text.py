@@ -120,8 +120,9 @@ does not start: it says in one line which setting to change, and ends with statu
 ``push-server check-config`` does the same without starting anything, and prints the settings
 that are in force, without the keys.
 
-On SIGHUP the server reads the file again. New keys and namespaces hold from then on. The other
-settings hold from the next start. A file that is refused changes nothing.
+On SIGHUP the server reads the file again. Keys, namespaces, ``public_url``, ``site_origins`` and
+``document_domain`` hold from then on. Do not count on any other setting before the next start.
+A file that is refused changes nothing; the log says why.
 """
 
 
