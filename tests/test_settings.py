@@ -189,6 +189,7 @@ BAD = [
     ("api_keys = 1", "api_keys", "needs a table"),
     ("[api_keys]\ncms = 1", "api_keys.cms", "whsec_"),
     (f'[api_keys]\ncms = "{SECRET[6:]}"', "api_keys.cms", "begins with whsec_"),
+    (f'[api_keys]\ncms = "{SECRET}="', "api_keys.cms", "not base64"),
     (f'[api_keys]\ncms = "{SECRET[:-4]}____"', "api_keys.cms", "not base64"),
     (f'[api_keys]\ncms = "{SECRET[:-4]}"', "api_keys.cms", "24 bytes"),
     (f'[api_keys]\n"a b" = "{SECRET}"', "api_keys.a b", "A-Z a-z 0-9"),
