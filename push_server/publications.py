@@ -16,7 +16,8 @@ from typing import Any
 from push_server.errors import BadInput
 from push_server.positions import Position, cursor_entry, tag_of
 
-_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+ID_LIMIT = 64
+_ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{ID_LIMIT}}}")
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode

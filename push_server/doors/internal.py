@@ -6,6 +6,7 @@ rebinding), but it cannot keep the browser from marking the request.
 """
 
 import time
+from hashlib import sha256
 
 from push_server import log
 from push_server.doors.canary import sing
@@ -15,7 +16,7 @@ from push_server.doors.request import Answer, Request, parse_json
 from push_server.doors.router import Router, Routes
 from push_server.errors import BadInput, Denied, NotFound, PushError
 from push_server.metrics import Metrics
-from push_server.publications import dump_json
+from push_server.publications import ID_LIMIT, dump_json
 from push_server.signatures import ApiKey, InvalidSignature, verify
 from push_server.transports.base import Headers
 
@@ -45,7 +46,7 @@ class ApiDoor:
         call_id = request.header("webhook-id")
         signed_at = int(request.header("webhook-timestamp"))
         prepared = [
-            prepare(context, key, command, f"{call_id}.{index}"[-64:], signed_at)
+            prepare(context, key, command, _auto_id(call_id, index), signed_at)
             for index, command in enumerate(commands)
         ]
         results = context.crossing.call(perform_all(context, prepared))
@@ -77,6 +78,12 @@ class ApiDoor:
         except InvalidSignature as error:
             log.rejected("api.reject", request.ip, reason=error.reason)
             raise
+
+
+def _auto_id(call_id: str, index: int) -> str:
+    """The id of a publication that was given none: the same in every retry of the call."""
+    auto_id = f"{call_id}.{index}"
+    return auto_id if len(auto_id) <= ID_LIMIT else sha256(auto_id.encode()).hexdigest()
 
 
 class HealthDoor:
