@@ -17,6 +17,15 @@ def push() -> Iterator[PushServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def unharmed(push: PushServer) -> Iterator[None]:
+    """After the module: the shared server is alive and well, and nothing was its own fault."""
+    errors, log = len(push.server_errors), len(push.log)
+    yield
+    push.check_healthy(log)
+    assert push.server_errors[errors:] == []
+
+
 @pytest.fixture
 def push_server_factory() -> Iterator[Callable[..., PushServer]]:
     """Makes push servers with settings of their own; they end with the test."""

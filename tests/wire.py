@@ -227,8 +227,10 @@ def request_bytes(
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     body: bytes | None = None,
 ) -> bytes:
-    """One HTTP/1.1 request. `Content-Length` is added where there is a body."""
+    """One HTTP/1.1 request. `Content-Length` is added where there is, or could be, a body."""
     pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    if body is None and method == "POST":
+        body = b""
     if body is not None and not any(name.lower() == "content-length" for name, _ in pairs):
         pairs.append(("Content-Length", str(len(body))))
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in pairs)]
@@ -339,11 +341,11 @@ class Streaming(Receiver):
                     pass
                 self.head.body = self.body.data
                 raise Refused(self.head)
+            assert self.head.header("Content-Type") == self.content_type
+            self.hello = self.control("hello")
         except BaseException:
             self.wire.close()
             raise
-        assert self.head.header("Content-Type") == self.content_type
-        self.hello = self.control("hello")
 
     def close(self) -> None:
         self.wire.close()
@@ -405,9 +407,7 @@ class Stream(Streaming):
 
     def read(self, deadline: float) -> None:
         value = json.loads(self.body.line(deadline).decode("ascii"))
-        cursor = value.pop("cursor")
-        if value.get("type") == "hello":
-            value["cursor"] = cursor
+        cursor = value["cursor"] if "type" in value else value.pop("cursor")
         self.waiting.append(message_of(value, cursor))
 
 
@@ -435,8 +435,12 @@ class Poll(Receiver):
             self.position = since[0]
             return
         self.position = ""
-        self.read(time.monotonic() + PATIENCE)
-        self.hello = self.control("hello")
+        try:
+            self.read(time.monotonic() + PATIENCE)
+            self.hello = self.control("hello")
+        except BaseException:
+            self.wire.close()
+            raise
 
     def target(self, **extra: str) -> str:
         """The URL of the next poll."""
