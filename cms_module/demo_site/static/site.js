@@ -85,7 +85,8 @@ const site = (() => {
   showState();
 
   // Logged out in another tab, or logged in as somebody else: what is shown here is not theirs.
-  connection.on("revoked", () => location.replace("/"));
+  // A whole address, because in a direct call from the frame a short one is the frame's.
+  connection.on("revoked", () => location.replace(`${location.origin}/`));
 
   const account = document.querySelector(".me");
   document.addEventListener("click", (event) => {
