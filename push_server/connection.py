@@ -16,7 +16,6 @@ Event loop only, except `IteratorConnection.__iter__`. Imported by the hub and t
 import socket
 import time
 from asyncio import AbstractEventLoop
-from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -77,7 +76,6 @@ class SocketConnection:
         "_owner",
         "_progress_at",
         "_queue",
-        "_queued",
         "_sock",
         "subscriber",
     )
@@ -89,8 +87,7 @@ class SocketConnection:
         self._owner = owner
         self._sock = sock
         self._give_back = give_back
-        self._queue: deque[memoryview] | None = None
-        self._queued = 0
+        self._queue: bytearray | None = None
         self._idle: Callable[[], None] | None = None
         self._finishing = False
         self._blocked_at = self._progress_at = 0.0
@@ -117,16 +114,14 @@ class SocketConnection:
             self._block()
         else:
             sent = 0
-            if self._queued + len(data) > self._owner.queue_bytes:
+            if len(self._queue) + len(data) > self._owner.queue_bytes:
                 self.close("slow")
                 return
         assert self._queue is not None
-        rest = memoryview(data)[sent:]
-        self._queue.append(rest)
-        self._queued += len(rest)
+        self._queue += memoryview(data)[sent:]
 
     def _block(self) -> None:
-        self._queue = deque()
+        self._queue = bytearray()
         self._blocked_at = self._progress_at = time.monotonic()
         self._drained = 0
         self._owner.blocked.add(self)
@@ -137,19 +132,16 @@ class SocketConnection:
         queue = self._queue
         assert queue is not None
         try:
-            while queue:
-                sent = self._sock.send(queue[0])
-                self._queued -= sent
-                self._drained += sent
-                self._progress_at = time.monotonic()
-                if sent < len(queue[0]):
-                    queue[0] = queue[0][sent:]
-                    return
-                queue.popleft()
+            sent = self._sock.send(queue)
         except BlockingIOError:
             return
         except OSError:
             self.close("gone")
+            return
+        del queue[:sent]
+        self._drained += sent
+        self._progress_at = time.monotonic()
+        if queue:
             return
         self._unblock()
         if self._finishing:
@@ -161,7 +153,6 @@ class SocketConnection:
     def _unblock(self) -> None:
         if self._queue is not None:
             self._queue = None
-            self._queued = 0
             self._owner.blocked.discard(self)
             self._owner.loop.remove_writer(self._sock.fileno())
 
@@ -193,11 +184,12 @@ class SocketConnection:
         self._idle = callback
 
     def finish(self) -> None:
-        """Close as soon as everything written has left; the budget and stall limits hold."""
+        """Take no more, and close as soon as everything written has left; stall limits hold."""
         if self._queue is None:
             self.close("done")
         else:
             self._finishing = True
+            self._owner.closed(self, "done")
 
     def release(self) -> bool:
         """Hand the socket back to the HTTP front for the next request."""
