@@ -103,8 +103,9 @@ def main() -> int:
     try:
         BUILD.mkdir(parents=True, exist_ok=True)
         raise_descriptor_limit(plan.clients)
-        for program in ("relay", "load"):
-            compile_program(program)
+        compile_program("load")
+        for server in servers:
+            server.check()
         machine = describe()
         before = load_average()
         run.measure()

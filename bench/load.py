@@ -73,12 +73,12 @@ class Load:
     def wait(self, first: int, last: int, clients: int, seconds: float = 60) -> Received:
         """Wait until `clients` clients have each received the numbers `first` to `last`.
 
-        Raises `Failed` if they have not after so many seconds.
+        Raises `Failed` if they have not after so many seconds, or if a number came twice.
         """
         answer = self._ask(f"await {first} {last} {clients} {seconds}")
-        if not answer["complete"]:
-            expected = clients * (last - first + 1)
-            raise Failed(f"{answer['received']} of {expected} deliveries in {seconds} s")
+        expected = clients * (last - first + 1)
+        if not answer["complete"] or answer["received"] != expected:
+            raise Failed(f"{answer['received']} deliveries, not {expected}, in {seconds} s")
         return Received(answer["received"], answer["first"], answer["last"])
 
     def pause(self, count: int) -> None:

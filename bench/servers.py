@@ -64,6 +64,10 @@ class Server(ABC):
         self.folder.mkdir(parents=True)
         self._publisher = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
+    @classmethod
+    def check(cls) -> None:  # noqa: B027  # a server may need nothing
+        """Raise `Missing` if this machine cannot run it."""
+
     @abstractmethod
     def command(self) -> Sequence[str]:
         """Write what the server needs, and return how it is started."""
@@ -143,6 +147,11 @@ class Relay(Server):
 
     name = "C floor"
 
+    @classmethod
+    def check(cls) -> None:
+        """It needs a C compiler."""
+        compile_program("relay")
+
     def command(self) -> Sequence[str]:
         """The compiled program and its port."""
         return [str(compile_program("relay")), str(self.port)]
@@ -161,11 +170,14 @@ class Nchan(Server):
 
     name = "Nchan"
 
+    @classmethod
+    def check(cls) -> None:
+        """It needs Debian's packages."""
+        if _nginx() is None or not NCHAN_MODULE.exists():
+            raise Missing(f"Nchan is missing: apt-get install {' '.join(NCHAN_PACKAGES)}")
+
     def command(self) -> Sequence[str]:
         """nginx in the foreground, with nothing of the machine's own configuration."""
-        nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-        if nginx is None or not NCHAN_MODULE.exists():
-            raise Missing(f"Nchan is missing: apt-get install {' '.join(NCHAN_PACKAGES)}")
         text = Path(__file__).with_name("nginx.conf").read_text()
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         for key, value in {
@@ -178,7 +190,8 @@ class Nchan(Server):
             text = text.replace(f"@{key}@", str(value))
         config = self.folder / "nginx.conf"
         config.write_text(text)
-        return [nginx, "-p", str(self.folder), "-c", str(config), "-e", str(self.folder / "log")]
+        prefix, log = str(self.folder), str(self.folder / "log")
+        return [_nginx() or "nginx", "-p", prefix, "-c", str(config), "-e", log]
 
     def ready(self) -> bool:
         """Whether the worker accepts connections."""
@@ -310,6 +323,11 @@ class PushServerInMemory(PushServer):
 
 SERVERS: Sequence[type[Server]] = (Relay, Nchan, PushServer, PushServerInMemory)
 """In the order of the report."""
+
+
+def _nginx() -> str | None:
+    # Debian keeps it where only root's PATH looks.
+    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 def publish_command(data: bytes, channel: str = CHANNEL) -> bytes:
