@@ -59,9 +59,9 @@ ALONE = (
 )
 FIGURES = {figure.key: figure for figure in (*COMPARED, *ALONE)}
 
-QUEUE_LIMIT = 1.1 * 262_144
+QUEUE_LIMIT = 1.2 * 262_144
 """The server's default `queue_bytes`, which bounds what a stopped subscriber may cost, and a
-tenth for what an allocator wastes."""
+fifth for the room that buffers keep to grow into."""
 
 
 @dataclass(frozen=True, slots=True)
