@@ -7,5 +7,6 @@ remembers, it remembers in memory.
     python -m cms_module.demo_site.run     the push server and the site, ready to try
     python -m cms_module.demo_site         the site alone, beside a push server that runs already
 
-Reading order: `tokens`, `memory`, `web`, `site`, then the pages in ``templates`` and ``static``.
+Reading order: `tokens`, `memory`, `web`, `door`, `site`, then the pages in ``templates`` and
+``static``.
 """

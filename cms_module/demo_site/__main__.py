@@ -17,7 +17,8 @@ from pathlib import Path
 
 from waitress.server import create_server
 
-from cms_module.demo_site.site import DemoSite, Settings
+from cms_module.demo_site.door import Settings
+from cms_module.demo_site.site import DemoSite
 from push_server.client import PushClient
 
 LISTEN = "127.0.0.1:8080"

@@ -10,25 +10,17 @@ Push is never in the way: when the push server is away, each of these still does
 the page shows the news when it is next loaded.
 """
 
-import hmac
-import logging
-import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any, ClassVar
 
+from cms_module.demo_site.door import Door, Page, Settings, Visit, session_cookie
 from cms_module.demo_site.memory import PEOPLE, Memory, Person, Picture
 from cms_module.demo_site.tokens import hash_session, issue_token
-from cms_module.demo_site.web import FOLDER, Answer, Markup, Refused, Request, join, render
+from cms_module.demo_site.web import FOLDER, Answer, Markup, Refused, join, render
 from push_server.client import PushClient
 
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
-COOKIE = "linden_session"
 TOKEN_SECONDS = 3600
 TEXT_LIMIT = 300
 CHAT = "chat:lobby"
@@ -40,140 +32,19 @@ DRAWN = (Picture.CHANNEL, SLIDES)
 
 TABS = ("today", "chat", "whiteboard", "slides", "status")
 
-STATIC = {
-    "site.css": "text/css; charset=utf-8",
-    "notifications.css": "text/css; charset=utf-8",
-    "site.js": "text/javascript; charset=utf-8",
-    "notifications.js": "text/javascript; charset=utf-8",
-    "chat.js": "text/javascript; charset=utf-8",
-    "whiteboard.js": "text/javascript; charset=utf-8",
-    "deck.js": "text/javascript; charset=utf-8",
-    "slideshow.js": "text/javascript; charset=utf-8",
-    "status.js": "text/javascript; charset=utf-8",
-    "icon.svg": "image/svg+xml",
-}
 
-_logger = logging.getLogger("demo_site")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the site has to be told."""
-
-    site_url: str
-    push_url: str
-    document_domain: str
-    """As the push server has it; empty to let page and frame talk by messages only."""
-    token_key: str
-    secret: str
-    """Signs what only this site reads: form tokens and session hashes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """One request, and who makes it."""
-
-    request: Request
-    session: str
-    person: Person | None
-    form_token: str
-
-    @property
-    def user(self) -> Person:
-        """The person who is logged in, on pages that nobody else gets to."""
-        assert self.person is not None
-        return self.person
-
-
-Page = Callable[["DemoSite", Visit], Answer]
-
-
-class DemoSite:
-    """The application. Safe to call from several threads."""
+class DemoSite(Door):
+    """The pages of the site, and what people do on them."""
 
     def __init__(
         self, settings: Settings, client: PushClient, memory: Memory | None = None
     ) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.client = client
         self.memory = memory or Memory()
-        self._host = urlsplit(settings.site_url).netloc
-        self._common = {
-            # Without this on every answer of the site, Chromium ignores document.domain.
-            "Origin-Agent-Cluster": "?0",
-            "Content-Security-Policy": (
-                f"default-src 'none'; script-src 'self' {settings.push_url}; style-src 'self';"
-                f" img-src 'self'; connect-src 'self'; frame-src {settings.push_url};"
-                " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-            ),
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "same-origin",
-            "Cache-Control": "no-store",
-        }
 
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
-        request = Request(environ)
-        try:
-            answer = self._answer(request)
-        except Refused as refused:
-            answer = self._refusal(request, refused)
-        if request.method == "HEAD":
-            answer.body = b""
-        return answer.start(start_response, self._common)
-
-    def _answer(self, request: Request) -> Answer:
-        if request.host != self._host:
-            # One name only: the bridge to the push host depends on it, and a page that has
-            # pointed its own name here (DNS rebinding) gets nothing to read.
-            return Answer.redirect(self.settings.site_url + "/")
-        if request.path.startswith("/static/"):
-            return self._static(request.path.removeprefix("/static/"))
-        method = "GET" if request.method == "HEAD" else request.method
-        page = ROUTES.get((method, request.path))
-        if page is None:
-            known = any(path == request.path for _, path in ROUTES)
-            status = HTTPStatus.METHOD_NOT_ALLOWED if known else HTTPStatus.NOT_FOUND
-            raise Refused(status, "There is nothing at this address.")
-        return self._visit(request, page)
-
-    def _visit(self, request: Request, page: Page) -> Answer:
-        given = request.cookie(COOKIE)
-        session = given if 20 <= len(given) <= 64 else secrets.token_urlsafe(24)
-        visit = Visit(request, session, self.memory.person_of(session), self._form_token(session))
-        if visit.person is None and page not in OPEN:
-            raise Refused(HTTPStatus.FORBIDDEN, "Please log in first.")
-        answer = page(self, visit)
-        if session != given and not any(name == "Set-Cookie" for name, _ in answer.headers):
-            answer.headers.append(_cookie(session))
-        return answer
-
-    def _form_token(self, session: str) -> str:
-        message = b"form:" + session.encode("utf-8", "replace")
-        return hmac.digest(self.settings.secret.encode(), message, "sha256").hex()
-
-    def _form(self, visit: Visit) -> dict[str, str]:
-        """The fields of a form that one of our own pages has sent."""
-        origin = visit.request.origin
-        fields = visit.request.form()
-        given = fields.get("form_token", "").encode()
-        if origin not in ("", self.settings.site_url) or not hmac.compare_digest(
-            given, visit.form_token.encode()
-        ):
-            raise Refused(
-                HTTPStatus.FORBIDDEN, "This form has expired. Please go back and try again."
-            )
-        return fields
-
-    def _static(self, name: str) -> Answer:
-        if name not in STATIC:
-            raise Refused(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
-        return Answer((FOLDER / "static" / name).read_bytes(), STATIC[name])
-
-    def _refusal(self, request: Request, refused: Refused) -> Answer:
-        if request.wants_json:
-            return Answer.json({"error": refused.message}, refused.status)
-        content = render("error.html", message=refused.message)
-        return Answer.page(self._frame("Sorry", content, None), refused.status)
+    def person_of(self, session: str) -> Person | None:
+        return self.memory.person_of(session)
 
     # Pages
 
@@ -192,7 +63,7 @@ class DemoSite:
                 for person in PEOPLE.values()
             )
             content = render("welcome.html", people=people)
-            return Answer.page(self._frame("Welcome", content, None))
+            return Answer.page(self.frame("Welcome", content, None))
         others = [person for person in PEOPLE.values() if person != visit.person]
         options = join(render("option.html", id=one.id, name=one.name) for one in others)
         content = render(
@@ -203,7 +74,7 @@ class DemoSite:
             options=options,
             form_token=visit.form_token,
         )
-        return Answer.page(self._frame("Today", content, visit, "site.js"))
+        return Answer.page(self.frame("Today", content, visit, "site.js"))
 
     def chat(self, visit: Visit) -> Answer:
         """The chat room, with what was said before."""
@@ -222,12 +93,12 @@ class DemoSite:
             for message in self.memory.conversation()
         )
         content = render("chat.html", messages=messages, form_token=visit.form_token)
-        return Answer.page(self._frame("Chat", content, visit, "site.js", "chat.js"))
+        return Answer.page(self.frame("Chat", content, visit, "site.js", "chat.js"))
 
     def whiteboard(self, visit: Visit) -> Answer:
         """The whiteboard; the picture comes by script, once the page is listening."""
         content = render("whiteboard.html", name=visit.user.first_name, form_token=visit.form_token)
-        return Answer.page(self._frame("Whiteboard", content, visit, "site.js", "whiteboard.js"))
+        return Answer.page(self.frame("Whiteboard", content, visit, "site.js", "whiteboard.js"))
 
     def slides(self, visit: Visit) -> Answer:
         """The slideshow, opened where the presenter is, with the lines that drive it."""
@@ -244,7 +115,7 @@ class DemoSite:
             switch_label="Stop presenting" if presenting else "Present",
         )
         return Answer.page(
-            self._frame("Slides", content, visit, "deck.js", "slideshow.js", "site.js")
+            self.frame("Slides", content, visit, "deck.js", "slideshow.js", "site.js")
         )
 
     def _current_slide(self) -> int:
@@ -262,9 +133,9 @@ class DemoSite:
     def status(self, visit: Visit) -> Answer:
         """What push is doing right now."""
         content = render("status.html", form_token=visit.form_token)
-        return Answer.page(self._frame("Backstage", content, visit, "site.js", "status.js"))
+        return Answer.page(self.frame("Backstage", content, visit, "site.js", "status.js"))
 
-    def _frame(self, title: str, content: Markup, visit: Visit | None, *scripts: str) -> Markup:
+    def frame(self, title: str, content: Markup, visit: Visit | None, *scripts: str) -> Markup:
         """A whole page around its content; for those who are logged in, with push."""
         if visit is None or visit.person is None:
             return render("frame.html", title=title, content=content, head="", bar="", push="")
@@ -331,28 +202,28 @@ class DemoSite:
 
     def login(self, visit: Visit) -> Answer:
         """Begin a session. There is no password, because there is nothing to protect."""
-        person = PEOPLE.get(self._form(visit).get("person", ""))
+        person = PEOPLE.get(self.form(visit).get("person", ""))
         if person is None:
             raise Refused(HTTPStatus.BAD_REQUEST, "Nobody here has this name.")
         self.memory.close_session(visit.session)
         answer = Answer.redirect("/")
         # A new id, so that an id planted before the login is worth nothing after it.
-        answer.headers.append(_cookie(self.memory.open_session(person)))
+        answer.headers.append(session_cookie(self.memory.open_session(person)))
         return answer
 
     def logout(self, visit: Visit) -> Answer:
         """End the session, here and at the push server, which closes its connections at once."""
-        self._form(visit)
+        self.form(visit)
         if visit.person:
             self.memory.close_session(visit.session)
             self.client.revoke(sid=hash_session(visit.session, self.settings.secret))
         answer = Answer.redirect("/")
-        answer.headers.append(_cookie("", max_age=0))
+        answer.headers.append(session_cookie("", max_age=0))
         return answer
 
     def send(self, visit: Visit) -> Answer:
         """Send a notification to one person, or to everybody."""
-        fields = self._form(visit)
+        fields = self.form(visit)
         sender = visit.user
         title, text = _text(fields, "title", 80), _text(fields, "text", required=False)
         chosen = fields.get("to", "")
@@ -367,20 +238,20 @@ class DemoSite:
 
     def seen(self, visit: Visit) -> Answer:
         """Note that somebody has looked, and tell all the pages this person has open."""
-        self._form(visit)
+        self.form(visit)
         seen = self.memory.mark_seen(visit.user)
         self.client.publish(f"user:{visit.user.id}", {"type": "seen", "seen": seen})
         return self._done(visit, "/", {"seen": seen})
 
     def say(self, visit: Visit) -> Answer:
         """Say something in the chat room."""
-        message = self.memory.say(visit.user, _text(self._form(visit), "text"))
+        message = self.memory.say(visit.user, _text(self.form(visit), "text"))
         self.client.publish(CHAT, message)
         return self._done(visit, "/chat", message)
 
     def clear(self, visit: Visit) -> Answer:
         """Wipe the whiteboard."""
-        self._form(visit)
+        self.form(visit)
         published = self.client.publish(
             Picture.CHANNEL, {"clear": True, "name": visit.user.first_name}
         )
@@ -388,7 +259,7 @@ class DemoSite:
 
     def echo(self, visit: Visit) -> Answer:
         """Send a signal to the page that asked for it, so that it can time the way."""
-        mark = _text(self._form(visit), "mark", 40)
+        mark = _text(self.form(visit), "mark", 40)
         published = self.client.publish(f"user:{visit.user.id}", {"type": "echo", "mark": mark})
         return self._done(visit, "/status", {"ok": published.ok})
 
@@ -396,32 +267,25 @@ class DemoSite:
     def _done(visit: Visit, url: str, value: Any) -> Answer:
         return Answer.json(value) if visit.request.wants_json else Answer.redirect(url)
 
-
-ROUTES: dict[tuple[str, str], Page] = {
-    ("GET", "/"): DemoSite.home,
-    ("GET", "/chat"): DemoSite.chat,
-    ("GET", "/whiteboard"): DemoSite.whiteboard,
-    ("GET", "/slides"): DemoSite.slides,
-    ("GET", "/status"): DemoSite.status,
-    ("GET", "/push/token"): DemoSite.token,
-    ("GET", "/notifications.json"): DemoSite.inbox,
-    ("GET", "/chat.json"): DemoSite.conversation,
-    ("GET", "/whiteboard.json"): DemoSite.picture,
-    ("POST", "/login"): DemoSite.login,
-    ("POST", "/logout"): DemoSite.logout,
-    ("POST", "/notifications/send"): DemoSite.send,
-    ("POST", "/notifications/seen"): DemoSite.seen,
-    ("POST", "/chat/say"): DemoSite.say,
-    ("POST", "/whiteboard/clear"): DemoSite.clear,
-    ("POST", "/status/echo"): DemoSite.echo,
-}
-OPEN = (DemoSite.home, DemoSite.login, DemoSite.logout)
-"""What those may use who are not logged in."""
-
-
-def _cookie(value: str, max_age: int | None = None) -> tuple[str, str]:
-    ending = "" if max_age is None else f"; Max-Age={max_age}"
-    return ("Set-Cookie", f"{COOKIE}={value}; Path=/; HttpOnly; SameSite=Lax{ending}")
+    ROUTES: ClassVar[Mapping[tuple[str, str], Page]] = {
+        ("GET", "/"): home,
+        ("GET", "/chat"): chat,
+        ("GET", "/whiteboard"): whiteboard,
+        ("GET", "/slides"): slides,
+        ("GET", "/status"): status,
+        ("GET", "/push/token"): token,
+        ("GET", "/notifications.json"): inbox,
+        ("GET", "/chat.json"): conversation,
+        ("GET", "/whiteboard.json"): picture,
+        ("POST", "/login"): login,
+        ("POST", "/logout"): logout,
+        ("POST", "/notifications/send"): send,
+        ("POST", "/notifications/seen"): seen,
+        ("POST", "/chat/say"): say,
+        ("POST", "/whiteboard/clear"): clear,
+        ("POST", "/status/echo"): echo,
+    }
+    OPEN = (home, login, logout)
 
 
 def _text(
