@@ -20,7 +20,6 @@ line and by whoever uses this package as a library.
 """
 
 import json
-import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 from uuid import uuid4
 
-from push_server import __version__
+from push_server import __version__, log
 from push_server.calls import (
     Caller,
     InvalidCall,
@@ -60,7 +59,6 @@ COMMANDS_LIMIT = 1000
 """Commands the server takes in one batch."""
 
 _RETRIED: Final = frozenset({500, 502, 503, 504})
-_logger = logging.getLogger("push_server.client")
 
 T = TypeVar("T")
 
@@ -126,6 +124,7 @@ class PushClient:
         self._timeout = timeout
         self._attempts = attempts
         self._strict = strict
+        self._away = False
         headers = {
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",
@@ -247,6 +246,7 @@ class PushClient:
                 pause *= 2
             outcome = self._attempt(message_id, body, deadline, convert, publication_id)
             if outcome.error is None:
+                self._succeeded()
                 return outcome
             error = outcome.error
             if isinstance(error, NoAnswer):
@@ -291,8 +291,18 @@ class PushClient:
     def _failed(self, error: PushClientError, publication_id: str = "") -> Result[Any]:
         if self._strict:
             raise error
-        _logger.warning("event=client.failed code=%s url=%s", error.code, self._url)
+        if isinstance(error, (InvalidCall, Refused)):
+            log.rejected("client.refused", self._url, code=error.code)
+        elif not self._away:
+            # One line per outage, not one per page.
+            self._away = True
+            log.warn("client.away", url=self._url, code=error.code)
         return Result(None, error, publication_id)
+
+    def _succeeded(self) -> None:
+        if self._away:
+            self._away = False
+            log.info("client.back", url=self._url)
 
 
 def _api_url(url: str) -> str:

@@ -351,6 +351,20 @@ def test_strict_raises_what_would_have_been_returned() -> None:
         assert str(client.publish("$x", 1).error) == "channel_malformed: No."
 
 
+def test_an_outage_is_two_lines_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "push_server")
+    with Stub(cut, cut, cut, cut, result(PUBLISHED)) as stub:
+        with PushClient(stub.url, KEY, attempts=1) as client:
+            for _ in range(4):
+                client.publish("news", "a secret")
+            assert client.publish("news", "a secret").ok
+    assert [record.getMessage().split(" url=")[0] for record in caplog.records] == [
+        "event=client.away",
+        "event=client.back",
+    ]
+    assert "secret" not in caplog.text
+
+
 def test_none_is_data() -> None:
     with Stub(result(PUBLISHED)) as stub, PushClient(stub.url, KEY) as client:
         client.publish("news", None, id="a", exclude="page")
