@@ -17,6 +17,7 @@ import hashlib
 import hmac
 import json
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -127,7 +128,9 @@ def _inline_members(table: Mapping[str, Any]) -> str:
 class PushServer:
     """A push server process, its keys, and clients for it."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, descriptors: int | None = None, **settings: Any) -> None:
+        self.descriptors = descriptors
+        """How many file descriptors the process may have; `None`: as many as we."""
         self.folder = Path(tempfile.mkdtemp(prefix="push-test-"))
         self.port = free_port()
         self.internal_port = free_port()
@@ -184,10 +187,15 @@ class PushServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                preexec_fn=self._limit_descriptors if self.descriptors else None,
             )
         self._killed = False
         self.wait_ready()
         return self
+
+    def _limit_descriptors(self) -> None:
+        assert self.descriptors is not None
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
 
     def wait_ready(self, timeout: float = START_LIMIT) -> None:
         """Return once `/ready` is 200; fail with the server's own words."""

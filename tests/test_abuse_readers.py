@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 import pytest
 from harness import PushServer, sign_webhook
-from wire import Ended, Message, Receiver, read_response, request_bytes
+from wire import Ended, Message, Receiver, Streaming, read_response, request_bytes
 
 from push_server.connection import MIN_DRAIN_RATE, MIN_DRAIN_SECONDS, SocketConnection
 
@@ -226,6 +226,30 @@ def test_35_the_least_rate_of_a_blocked_reader(monkeypatch: pytest.MonkeyPatch) 
     assert seconds(31, rate=0), "thirty seconds without any progress"
     connection.close("test")
     hub.loop.close()
+
+
+@pytest.mark.parametrize("transport", ["sse", "stream"])
+def test_35_a_dragged_replay_does_not_outlive_the_token(
+    push_server_factory: Callable[..., PushServer], transport: str
+) -> None:
+    # Takes its history slowly until its token has expired, hoping that nobody looks at the
+    # clock of a stream that is not live yet.
+    push = push_server_factory(namespace={"big": STOPPED})
+    with push.stream(push.token("1"), "big:1") as first:
+        since = first.hello["cursor"]
+    batch = [("publish", {"channel": "big:1", "data": "x" * 100_000})] * 2
+    for _ in range(80):
+        push.api_batch(batch)
+    with subscribe(push, transport, push.token("1", ttl=2), "big:1", since=since) as reader:
+        assert isinstance(reader, Streaming)
+        past = time.monotonic() + 3
+        while time.monotonic() < past:
+            reader.wire.fill(past + 5)
+            time.sleep(0.1)
+        # Now it hurries. Whatever it gets, it must come to an end.
+        deadline = time.monotonic() + 8
+        while reader.wire.fill(deadline):
+            reader.wire.buffer = reader.wire.buffer[-200:]
 
 
 # Cursors.
