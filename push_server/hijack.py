@@ -16,6 +16,7 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 from wsgiref.types import WSGIApplication
 
@@ -41,6 +42,8 @@ TARGET_BYTES = 12_288
 SEND_BUFFER = 65_536
 """Bytes the kernel may hold for one connection (Linux doubles it)."""
 ACCEPTS_PER_TURN = 64
+CROWDED = 0.8
+"""From this share of the connections allowed here, the longest idle are closed."""
 BODY_FACTOR = 1.5
 """The body has this many times longer than the head (10 and 15 seconds by default)."""
 
@@ -204,15 +207,20 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """Not once the connection is taken (I/O thread)."""
         return self.take is None and bool(super().readable())
 
+    @property
+    def idle(self) -> bool:
+        """Whether it was answered and has not begun another request."""
+        return self.served and not self.requests and self.request is None and self.take is None
+
     def overdue(self, now: float, head_seconds: float) -> bool:
         """Whether the client takes too long over its request.
 
         waitress renews its timeout with every byte, so one byte a second holds a connection for
         ever (slowloris); these limits are absolute.
         """
-        request = self.request
-        if self.requests or self.take is not None or (request is None and self.served):
+        if self.requests or self.take is not None or self.idle:
             return False
+        request = self.request
         in_body = request is not None and request.headers_finished
         return now - self.owes_since > head_seconds * (BODY_FACTOR if in_body else 1)
 
@@ -318,6 +326,13 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
             if channel.overdue(monotonic, self.head_seconds):
                 log.rejected("http.timeout", channel.addr[0], phase="request")
                 channel.give_up()
+        # Connections that had an answer and idle would otherwise fill the house: one cheap
+        # request a minute on each keeps everybody else out.
+        excess = len(self._map) - int(CROWDED * self.adj.connection_limit)
+        if excess > 0:
+            idle = [channel for channel in self.active_channels.values() if channel.idle]
+            for channel in sorted(idle, key=attrgetter("owes_since"))[:excess]:
+                channel.will_close = True
 
     def readmit(self, sock: socket.socket, addr: Any) -> None:
         """Serve a connection that comes back."""

@@ -113,7 +113,7 @@ def revoke(call: Call) -> Perform:
     if call.key.channels is not None:
         raise Denied("command_denied", "An API key limited to channels cannot revoke.")
     before = call.params.get("before", call.signed_at)
-    if isinstance(before, bool) or not isinstance(before, (int, float)):
+    if isinstance(before, bool) or not isinstance(before, (int, float)) or not 0 <= before < 2**53:
         raise BadInput("params", "before is a time in unix seconds.")
     expires = time.time() + LIFETIME_LIMIT + LEEWAY
     limits = {SESSION: FOREVER, USER: float(before), TOKEN: FOREVER}

@@ -89,10 +89,12 @@ def check_no_token_in_url(request: Request) -> None:
             raise BadInput("token_in_url", "Send the token in the Authorization header.")
 
 
-def authenticate(request: Request, context: Context) -> Grant:
-    """The grant of the bearer token, or of the ticket, that came with the request."""
+def authenticate(request: Request, context: Context, *, tickets: bool = False) -> Grant:
+    """The grant of the bearer token or, where those are taken, of the ticket in the URL."""
     try:
         if ticket := request.parameter("ticket"):
+            if not tickets:
+                raise BadInput("token_in_url", "Tickets are for /subscribe; send the token.")
             grant = _spend_ticket(ticket, context)
         else:
             grant = context.tokens.verify(_bearer(request), time.time())

@@ -63,7 +63,7 @@ class SubscribeDoor:
         transport = TRANSPORTS.get(request.path.removeprefix("/subscribe/"))
         if transport is None:
             raise NotFound("not_found", "There is no such transport.")
-        grant = authenticate(request, self._context)
+        grant = authenticate(request, self._context, tickets=True)
         channels, denied = self._channels(request, grant)
         since = request.header("last-event-id") or request.parameter("since")
         instance = request.parameter("instance")

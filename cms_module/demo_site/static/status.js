@@ -150,7 +150,7 @@
         drawBars(times);
       }
       const middle = [...times].sort((one, other) => one - other)[Math.floor(times.length / 2)];
-      result.textContent = `${middle.toFixed(0)} thousandths of a second, all the way round.`;
+      result.textContent = `${middle.toFixed(0)} ms, all the way round.`;
     } catch (error) {
       result.textContent = error.message;
     }
