@@ -204,7 +204,8 @@ globalThis.PushConnection = (() => {
 
     /** @param {string} name */
     isAsked(name) {
-      return this.hopeless.has(name) || this.requested.has(name) || this.known.has(name) || this.denied.has(name);
+      const { requested, known, denied, hopeless } = this;
+      return [requested, known, denied, hopeless].some((names) => names.has(name));
     }
 
     /** Make the request anew for another set of channels, soon. @param {number} delay */
@@ -376,9 +377,9 @@ globalThis.PushConnection = (() => {
         const { status, code, message } = failure;
         this.status.error = { status, code, message };
         if (status === 401) this.session.refuse();
-        if (code === "cursor_malformed") this.cursor = null;
+        if (code === "cursor_malformed") this.lose(code);
         // The server refuses a request of which no channel is granted; the personal one is.
-        if (code === "channel_denied") this.hopeless = new Set([...this.hopeless, ...this.requested]);
+        if (code === "channel_denied") this.requested.forEach((name) => this.hopeless.add(name));
         if (code === "too_many_channels") this.maxChannels = Math.ceil(this.requested.size / 2);
       }
       this.report({ state: "retrying", connection: "" });
@@ -451,14 +452,19 @@ globalThis.PushConnection = (() => {
       this.flush();
     }
 
-    /** The first answer of a connection: it works. @param {string} transport @param {any[]} batch */
+    /**
+     * The first answer of a connection: it works.
+     * @param {string} transport
+     * @param {any[]} batch
+     */
     greet(transport, batch) {
       if (!this.cursor) {
         this.interrupted = false;
         for (const page of this.pages.values()) page.seen.clear();
       }
       const { connection = "", user = "" } = batch.find(({ type }) => type === "hello") || {};
-      this.report({ state: "live", transport, reason: this.fallback(), connection, user, error: null });
+      const reason = this.fallback();
+      this.report({ state: "live", transport, reason, connection, user, error: null });
     }
 
     /** @param {Publication} publication */
@@ -507,9 +513,15 @@ globalThis.PushConnection = (() => {
     /** @param {string[]} channels @param {string} reason */
     reset(channels, reason) {
       // The cursor did not speak of a channel that was just added: nothing was missed.
-      const lost = reason === "unknown" ? channels.filter((name) => this.before.has(name)) : channels;
+      const lost = channels.filter((name) => reason !== "unknown" || this.before.has(name));
       for (const page of this.pages.values()) page.unsee(channels);
       this.tell("reset", lost, { reason });
+    }
+
+    /** The cursor is of no use: nobody can say what is missing. @param {string} reason */
+    lose(reason) {
+      this.cursor = null;
+      this.tell("reset", [...this.known], { reason });
     }
 
     /** @param {string} type @param {string[]} channels @param {object} [more] */

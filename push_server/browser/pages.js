@@ -185,19 +185,23 @@ globalThis.PushPage = (() => {
       const answer = (/** @type {object} */ outcome) =>
         this.post({ type: "published", request: message.request, ...outcome });
       if (this.unpublished >= PUBLISH_QUEUE) {
-        answer({ error: { status: 429, code: "too_many_publications", message: "Too many at once." } });
+        answer({ error: plain(new Refusal(429, "too_many_publications", "Too many at once.")) });
         return;
       }
       this.unpublished += 1;
       this.publishing = this.publishing
         .then(() => publish(session, message))
-        .then((result) => answer({ result }),
-              ({ status, code, message: text }) => answer({ error: { status, code, message: text } }))
+        .then((result) => answer({ result }), (error) => answer({ error: plain(error) }))
         .then(() => {
           this.unpublished -= 1;
         });
     }
   };
+
+  /** What of an error may go through a port. @param {any} error */
+  function plain({ status = 0, code = "internal", message }) {
+    return { status, code, message };
+  }
 
   /**
    * Publish, with one id for all attempts: when only the answer was lost on the way, the

@@ -120,6 +120,8 @@
       this._heardAt = 0;
       /** @type {PushError | null} */
       this._lastError = null;
+      /** The connection's error that was last passed on; it repeats it with every status. */
+      this._reported = "";
       /** @type {{state: State, transport: string, reason: string, connection: string,
        *   user: string, shared: boolean}} */
       this._status = { state: "connecting", transport: "", reason: "", connection: "", user: "",
@@ -481,7 +483,9 @@
       const before = JSON.stringify(this._status);
       if (heardAt) this._heardAt = heardAt;
       Object.assign(this._status, status);
-      if (error && error.code !== this._lastError?.code) this._fail(error.code, error.message, error);
+      const code = error?.code || "";
+      if (code && code !== this._reported) this._fail(code, error.message, error);
+      this._reported = code;
       if (JSON.stringify(this._status) !== before) this._emit("status", this.info());
     }
 
@@ -568,7 +572,8 @@
     }
 
     _show() {
-      const { state, transport, transportReason, lastError } = /** @type {Page} */ (this.push).info();
+      const push = /** @type {Page} */ (this.push);
+      const { state, transport, transportReason, lastError } = push.info();
       const [text, colour] = SHOWN[state];
       this.dataset.state = state;
       this._dot.style.background = colour;

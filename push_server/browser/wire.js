@@ -27,6 +27,8 @@ globalThis.PushWire = (() => {
   /** Seconds the server may hold a poll, and how much longer than that we wait for the answer. */
   const POLL_SECONDS = 25;
   const POLL_GRACE = 10;
+  /** A held poll that comes back empty within these milliseconds was not held. */
+  const HASTY = 1000;
   /** Reconnect delays: full jitter below a ceiling that doubles. Milliseconds. */
   const BACKOFF_BASE = 500;
   const BACKOFF_CAP = 30000;
@@ -80,6 +82,17 @@ globalThis.PushWire = (() => {
    */
   function backoff(attempt, random = Math.random()) {
     return Math.floor(random * Math.min(BACKOFF_CAP, BACKOFF_BASE * 2 ** Math.min(attempt, 16)));
+  }
+
+  /** Wait, but not longer than until the signal. @param {number} ms @param {AbortSignal} signal */
+  function pause(ms, signal) {
+    return new Promise((done) => {
+      const timer = setTimeout(done, ms);
+      signal.addEventListener("abort", () => {
+        clearTimeout(timer);
+        done(undefined);
+      });
+    });
   }
 
   /** Cuts decoded text into lines, however it was cut into chunks on the way. */
@@ -250,7 +263,8 @@ globalThis.PushWire = (() => {
 
   /**
    * The query of a subscribe request.
-   * @param {{channels: string[], since?: string | null, timeout?: number, fallback?: string}} wanted
+   * @param {{channels: string[], since?: string | null, timeout?: number,
+   *   fallback?: string}} wanted
    */
   function subscribeQuery({ channels, since, timeout, fallback }) {
     const query = new URLSearchParams(channels.map((name) => ["channel", name]));
@@ -321,12 +335,18 @@ globalThis.PushWire = (() => {
    */
   async function* poll({ ask, signal, onResponse }) {
     // The first answer must come at once: it shows that the server is there.
+    let hasty = 0;
     for (let timeout = 0; ; timeout = POLL_SECONDS) {
+      const begun = Date.now();
       const answer = await pollOnce({ ...ask(), timeout, signal, onResponse });
       // Every message of a stream carries the cursor after it; an answer has one for all, so
       // it may count only when all of them have been handed over.
       yield [...answer.control.map(({ cursor, ...rest }) => rest), ...answer.publications,
              { type: "cursor", cursor: answer.cursor }];
+      // Something on the way that answers in the server's place must not be asked in a loop.
+      const empty = timeout && !answer.publications.length && Date.now() - begun < HASTY;
+      hasty = empty ? hasty + 1 : 0;
+      if (hasty > 1) await pause(backoff(hasty), signal);
     }
   }
 

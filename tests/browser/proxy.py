@@ -41,9 +41,11 @@ class BufferingProxy:
             if not request:
                 return
             with socket.create_connection(("127.0.0.1", self._upstream), LIMIT) as server:
-                server.sendall(re.sub(rb"(?i)\r\nconnection: [^\r]*", b"", request, count=1).replace(
-                    b"\r\n", b"\r\nConnection: close\r\n", 1
-                ))
+                server.sendall(
+                    re.sub(rb"(?i)\r\nconnection: [^\r]*", b"", request, count=1).replace(
+                        b"\r\n", b"\r\nConnection: close\r\n", 1
+                    )
+                )
                 self._pass_on(server, client, request.split(b" ", 2)[1].startswith(self._held))
 
     @staticmethod

@@ -130,6 +130,49 @@ def test_forged_messages_of_a_sibling_frame_are_ignored(
     assert answer == [0, "ready"]
 
 
+def test_the_frame_itself_compares_origins_exactly(browser: Browser, world: World) -> None:
+    """Should the header that keeps other sites from embedding it ever be lost."""
+    tab = browser.open(world.site.url(world.host))
+    origin = world.site.origin(world.host)
+    lists = [
+        [origin],
+        ["http://other.test", origin],
+        [],
+        [origin + "0"],
+        [origin[:-1]],
+        [origin.rpartition(":")[0]],
+        [origin.replace("http:", "https:")],
+        [origin.replace("www", "*")],
+        ["*"],
+        [origin + "/"],
+        [origin.upper()],
+    ]
+    heard = tab.command(
+        "/execute/async",
+        {
+            "script": """
+                const [lists, url, done] = arguments;
+                const heard = lists.map(() => "");
+                let loaded = 0;
+                lists.forEach((list, index) => {
+                  const frame = document.createElement("iframe");
+                  frame.onload = () => {
+                    const {port1, port2} = new MessageChannel();
+                    port1.onmessage = ({data}) => { heard[index] = data[0].type; };
+                    frame.contentWindow.postMessage({push: "connect"}, "*", [port2]);
+                    loaded += 1;
+                    if (loaded === lists.length) setTimeout(() => done(heard), 500);
+                  };
+                  frame.src = url + "?origins=" + encodeURIComponent(JSON.stringify(list));
+                  document.body.append(frame);
+                });
+            """,
+            "args": [lists, world.site.url("push.example.test", path="/frame").rstrip("?")],
+        },
+    )
+    assert heard == ["ready", "ready", *[""] * (len(lists) - 2)]
+
+
 def test_a_site_that_is_not_listed_gets_no_frame(browser: Browser, world: World) -> None:
     tab = browser.open(world.site.url("evil.example.test", "mallory"))
     tab.wait("return push.info().state === 'retrying'")
@@ -143,9 +186,7 @@ def test_two_sites_do_not_share_a_connection(
     """Even for the same user and session: the other site may be somebody else's."""
     world = make_world(document_domain="")
     other = "shop.example.test"
-    world.push.write_config(
-        site_origins=[world.site.origin(world.host), world.site.origin(other)]
-    )
+    world.push.write_config(site_origins=[world.site.origin(world.host), world.site.origin(other)])
     world.push.restart()
     first = world.open(browser, "alice")
     second = browser.open(world.site.url(other, "alice"))

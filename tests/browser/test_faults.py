@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from driver import PATIENCE, Browser, Tab
 from proxy import BufferingProxy
-from world import World, eventually, events, expect, info, live, received
+from world import World, events, eventually, expect, info, live, received
 
 LONG = 2 * PATIENCE
 """Where the page has to get through a delay that grows with every attempt."""
@@ -63,7 +63,8 @@ def test_a_page_is_told_when_the_history_is_gone(
     world.push.start()
     tab.wait("return events.some(([name]) => name === 'reset')", timeout=LONG)
     assert sorted(name for _, names, _ in events(tab, "reset") for name in names) == [
-        "node:1", "user:alice"
+        "node:1",
+        "user:alice",
     ]
     world.notify("alice", "after")
     expect(tab, ["before", "before", "after"])
@@ -111,9 +112,11 @@ def test_a_server_that_is_away_when_the_page_loads(
     live(tab)
     world.push.kill()
     # The page includes push.js from the push server; only its frame is late here.
-    tab.run("push.close(); window.first = push; push = Push.connect({server: arguments[0],"
-            " token: options.token}); push.subscribe('user:alice', (data) => got.push([0, data]));",
-            script.removesuffix("/push.js"))
+    tab.run(
+        "push.close(); window.first = push; push = Push.connect({server: arguments[0],"
+        " token: options.token}); push.subscribe('user:alice', (data) => got.push([0, data]));",
+        script.removesuffix("/push.js"),
+    )
     tab.wait("return push.info().state === 'retrying'")
     world.push.start()
     tab.wait("return push.info().state === 'live'", timeout=LONG)

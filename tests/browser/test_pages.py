@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from driver import PATIENCE, Browser
-from world import World, eventually, events, expect, info, live, received
+from world import World, events, eventually, expect, info, live, received
 
 NO_WORKER = "delete window.SharedWorker"
 
@@ -77,7 +77,9 @@ def test_only_denied_channels_leave_the_personal_one(browser: Browser, world: Wo
     expect(tab, ["mine"])
 
 
-def test_eight_tabs_share_one_connection(browser: Browser, make_world: Callable[..., World]) -> None:
+def test_eight_tabs_share_one_connection(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
     """A browser grants six connections to a host on HTTP/1.1: the seventh tab would not load."""
     world = make_world()
     before = world.connects()
@@ -188,7 +190,9 @@ def test_the_author_does_not_get_his_own_stroke(browser: Browser, world: World) 
     author = world.open(browser, "painter", channels="board:1")
     same_user = world.open(browser, "painter", channels="board:1")
     other_user = world.open(browser, "watcher", channels="board:1")
-    author.run("say('silent', 'board:1', 'stroke 1', {echo: false}); say('loud', 'board:1', 'stroke 2')")
+    author.run(
+        "say('silent', 'board:1', 'stroke 1', {echo: false}); say('loud', 'board:1', 'stroke 2')"
+    )
     for tab in (same_user, other_user):
         expect(tab, ["stroke 1", "stroke 2"])
     expect(author, ["stroke 2"])
@@ -213,7 +217,9 @@ def test_a_publication_that_is_refused_is_an_error_that_says_so(
     assert tab.run("try { push.publish('no/ channel', 1) } catch (error) { return error.name }")
 
 
-def test_the_status_element_says_it_in_words(browser: Browser, make_world: Callable[..., World]) -> None:
+def test_the_status_element_says_it_in_words(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
     world = make_world()
     tab = world.open(browser, "alice")
     shown = "return document.querySelector('push-status').textContent"

@@ -20,11 +20,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from html import escape
+from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any, Self
 from urllib.parse import parse_qs, urlencode
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
+
+BROWSER_FILES = Path(__file__).resolve().parents[2] / "push_server" / "browser"
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -133,6 +136,10 @@ class Site:
             return _send(start, FORGER, "text/html")
         if path == "/page":
             return self._page(start, query)
+        if path == "/frame":
+            return _send(start, _frame(query["origins"]), "text/html")
+        if path in ("/wire.js", "/frame.js"):
+            return _send(start, (BROWSER_FILES / path[1:]).read_text(), "text/javascript")
         return _send(start, "not here", "text/plain", "404 Not Found")
 
     def _page(self, start: StartResponse, query: dict[str, str]) -> Iterable[bytes]:
@@ -177,6 +184,14 @@ class Site:
         self._server.shutdown()
         self._thread.join(5)
         self._server.server_close()
+
+
+def _frame(origins: str) -> str:
+    """The push frame with other origins, and without the header that would keep it from loading."""
+    text = (BROWSER_FILES / "frame.html").read_text()
+    for name, value in (("origins", origins), ("document_domain", ""), ("version", "test")):
+        text = text.replace("{{" + name + "}}", escape(value))
+    return text
 
 
 TOKEN_QUERY = ("user", "ttl", "session")

@@ -40,7 +40,9 @@ test("lines come out the same however the text is cut", () => {
   for (let size = 1; size <= text.length; size += 1) {
     const splitter = new LineSplitter();
     const lines = [];
-    for (let at = 0; at < text.length; at += size) lines.push(...splitter.push(text.slice(at, at + size)));
+    for (let at = 0; at < text.length; at += size) {
+      lines.push(...splitter.push(text.slice(at, at + size)));
+    }
     assert.deepEqual(lines, whole, `cut into ${size}`);
     assert.deepEqual(splitter.push("}\n"), ['{"unfinished"}'], "the rest is kept");
   }
@@ -59,10 +61,14 @@ test("the claims of a token are read, compressed or not", async () => {
   assert.deepEqual(await readToken(token(CLAIMS, { packed: true })), CLAIMS);
 });
 
+test("a session need not be named", async () => {
+  assert.equal((await readToken(token({ ...CLAIMS, sid: undefined }))).sid, "");
+});
+
 test("what is not a token has no claims", async () => {
   const hopeless = ["", ".", "..", "abc", "a.b", null, undefined, 7, "<html>login</html>",
     token("[]"), token("null"), token("{"), token({ ...CLAIMS, sub: 42 }),
-    token({ ...CLAIMS, exp: "soon" }), token({ ...CLAIMS, sid: undefined }),
+    token({ ...CLAIMS, exp: "soon" }), token({ ...CLAIMS, sid: 7 }),
     `.${token(CLAIMS)}`, `${token(CLAIMS)}\n`, token({ ...CLAIMS, name: "x".repeat(5000) })];
   for (const text of hopeless) assert.equal(await readToken(text), null, String(text));
   assert.equal(isToken('{"error":"not signed in"}'), false);
@@ -90,7 +96,10 @@ test("pages share a worker only if everything that matters is the same", () => {
 
 test("the query says no more than there is to say", () => {
   assert.equal(subscribeQuery({ channels: [] }), "");
-  assert.equal(subscribeQuery({ channels: ["a:1", "b/2"], since: null }), "channel=a%3A1&channel=b%2F2");
+  assert.equal(
+    subscribeQuery({ channels: ["a:1", "b/2"], since: null }),
+    "channel=a%3A1&channel=b%2F2",
+  );
   assert.equal(
     subscribeQuery({ channels: ["a"], since: "1~x.y", timeout: 0, fallback: "buffered" }),
     "channel=a&since=1%7Ex.y&timeout=0&fallback=buffered",

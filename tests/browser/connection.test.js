@@ -1,0 +1,410 @@
+/**
+ * The shared connection against a server of paper: what a browser test could only hope to hit.
+ *
+ * The files are those that are served. Each test has a connection, a server and pages of its own,
+ * told apart by the token, so that the tests run side by side. Times are real, and waiting is for
+ * conditions; only the ages of pages are set by hand.
+ */
+"use strict";
+
+const assert = require("node:assert/strict");
+const { describe, it } = require("node:test");
+
+for (const name of ["wire", "session", "pages", "connection"]) {
+  require(`../../push_server/browser/${name}.js`);
+}
+const { PushConnection } = globalThis;
+
+const PATIENCE = 15000;
+let users = 0;
+
+/** Token text → the server that has to answer requests with it. */
+const servers = new Map();
+
+globalThis.fetch = async (path, { headers, method, body, signal }) => {
+  const token = headers.Authorization.replace("Bearer ", "");
+  const [route, query = ""] = path.split("?");
+  const request = { route, token, method, query: new URLSearchParams(query), signal,
+                    body: body && JSON.parse(body), at: Date.now() };
+  const server = servers.get(token);
+  server.requests.push(request);
+  return server[route.split("/").pop()](request);
+};
+
+function json(value, status = 200, headers = {}) {
+  return new Response(JSON.stringify(value), { status, headers });
+}
+
+/** The first true value of a condition. */
+async function until(condition, what) {
+  for (const begun = Date.now(); ; ) {
+    const value = condition();
+    if (value) return value;
+    assert.ok(Date.now() - begun < PATIENCE, `still not so: ${what || condition}`);
+    await new Promise((done) => setTimeout(done, 5));
+  }
+}
+
+class Server {
+  constructor() {
+    this.requests = [];
+    this.streams = [];
+    this.polls = [];
+    this.publications = [];
+    users += 1;
+    this.user = `u${users}`;
+    this.issued = 0;
+    this.onStream = () => null;
+    this.onPoll = ({ query, signal }) => {
+      const nothing = { cursor: "1~p", publications: [], control: [] };
+      if (query.get("timeout") === "0") return nothing;
+      return new Promise((_, fail) => signal.addEventListener("abort", () => fail(new Error())));
+    };
+    this.onPublish = () => json({ channel: "c", offset: 1 });
+  }
+
+  token(claims = {}) {
+    this.issued += 1;
+    const iat = Math.floor(Date.now() / 1000);
+    const payload = { sub: this.user, sid: "s", iat, exp: iat + 300 + this.issued, ...claims };
+    const text = `${Buffer.from(JSON.stringify(payload)).toString("base64url")}.c2ln`;
+    servers.set(text, this);
+    return text;
+  }
+
+  asked(route) {
+    return this.requests.filter((request) => request.route === route);
+  }
+
+  stream(request) {
+    const refused = this.onStream(request);
+    if (refused) return refused;
+    const stream = { request };
+    const encoder = new TextEncoder();
+    const body = new ReadableStream({
+      start(controller) {
+        stream.say = (...messages) =>
+          messages.forEach((message) =>
+            controller.enqueue(encoder.encode(`${JSON.stringify(message)}\n`)));
+        stream.end = () => controller.close();
+        request.signal.addEventListener("abort", () => controller.error(new Error("aborted")));
+      },
+    });
+    stream.hello = (cursor, ...rest) => stream.say(
+      { type: "hello", connection: "c", user: this.user, heartbeat: 25, cursor,
+        channels: [`user:${this.user}`, ...request.query.getAll("channel")], denied: [] }, ...rest);
+    this.streams.push(stream);
+    return new Response(body);
+  }
+
+  async poll(request) {
+    this.polls.push(request);
+    return json(await this.onPoll(request));
+  }
+
+  async publish(request) {
+    this.publications.push(request);
+    return this.onPublish(request);
+  }
+}
+
+class TestPage {
+  constructor(connection, server) {
+    this.server = server;
+    this.messages = [];
+    this.answer = () => ({ token: server.token() });
+    this.port = {
+      postMessage: (message) => {
+        this.messages.push(structuredClone(message));
+        if (message.type === "token") {
+          setTimeout(() => this.say({ type: "token", ...this.answer() }));
+        }
+        if (message.type === "ping" && !this.dead) this.say({ type: "alive" });
+      },
+    };
+    connection.accept(this.port);
+  }
+
+  say(message) {
+    this.port.onmessage({ data: message });
+  }
+
+  attach(channels, more = {}) {
+    this.instance = `i${Math.random()}`;
+    const token = this.server.token();
+    this.say({ type: "attach", instance: this.instance, token, channels, ...more });
+    return this;
+  }
+
+  of(type) {
+    return this.messages.filter((message) => message.type === type);
+  }
+
+  get state() {
+    return this.of("status").pop()?.status.state;
+  }
+
+  get got() {
+    return this.of("publications").flatMap(({ items }) => items.map(({ data }) => data));
+  }
+}
+
+const publication = (channel, offset, data = offset, more = {}) =>
+  ({ channel, offset, id: `id${offset}`, data, cursor: `1~${offset}`, ...more });
+
+/** A connection with pages, the first stream open and greeted; everything is closed at the end. */
+async function scene(work, { channels = ["c"], pages = 1, greet = true } = {}) {
+  const server = new Server();
+  const connection = new PushConnection({ shared: true });
+  const attached = [];
+  const add = (...details) => {
+    const page = new TestPage(connection, server).attach(...details);
+    attached.push(page);
+    return page;
+  };
+  for (let count = 0; count < pages; count += 1) add(channels);
+  try {
+    if (greet) {
+      (await until(() => server.streams[0])).hello("1~0");
+      await until(() => attached.every((page) => page.state === "live"));
+    }
+    await work({ server, connection, pages: attached, page: attached[0], add });
+  } finally {
+    for (const page of attached) page.say({ type: "detach" });
+    await until(() => !connection.running, "the loop ends with its last page");
+  }
+}
+
+describe("the shared connection", { concurrency: true }, () => {
+  it("gives a page each publication once, whatever comes twice", () =>
+    scene(async ({ server, page }) => {
+      const [stream] = server.streams;
+      stream.say(...[1, 2, 2, 1].map((offset) => publication("c", offset)));
+      stream.say(publication("c", 3));
+      await until(() => page.got.length >= 3);
+      assert.deepEqual(page.got, [1, 2, 3]);
+      stream.end();
+      const next = await until(() => server.streams[1]);
+      assert.equal(next.request.query.get("since"), "1~3");
+      next.hello("1~3", { type: "recovered", channels: ["c"] }, publication("c", 2),
+                 publication("c", 3), publication("c", 4));
+      await until(() => page.got.length >= 4);
+      assert.deepEqual(page.got, [1, 2, 3, 4]);
+      assert.deepEqual(page.of("recovered").map(({ channels }) => channels), [["c"]]);
+      assert.deepEqual(page.of("reset"), []);
+    }));
+
+  it("begins anew where continuity ended, and says so", () =>
+    scene(async ({ server, page }) => {
+      server.streams[0].say(publication("c", 7));
+      server.streams[0].end();
+      const next = await until(() => server.streams[1]);
+      next.hello("1~0", { type: "reset", channels: ["c"], reason: "epoch" }, publication("c", 1));
+      await until(() => page.got.length >= 2);
+      assert.deepEqual(page.got, [7, 1]);
+      assert.deepEqual(page.of("reset"), [{ type: "reset", channels: ["c"], reason: "epoch" }]);
+    }));
+
+  it("says so when the server does not take its cursor any more", () =>
+    scene(async ({ server, page }) => {
+      const refused = { error: { code: "cursor_malformed", message: "what is this?" } };
+      server.onStream = ({ query }) => (query.get("since") ? json(refused, 400) : null);
+      server.streams[0].end();
+      await until(() => server.streams[1]);
+      assert.deepEqual(page.of("reset").map(({ reason }) => reason), ["cursor_malformed"]);
+    }));
+
+  it("takes a channel that is new to the cursor for a beginning, not for a loss", () =>
+    scene(async ({ server, page }) => {
+      page.say({ type: "channels", channels: ["c", "new"] });
+      const next = await until(() => server.streams[1]);
+      assert.deepEqual(next.request.query.getAll("channel"), ["c", "new"]);
+      next.hello("1~0", { type: "recovered", channels: ["c"] },
+                 { type: "reset", channels: ["new"], reason: "unknown" }, publication("new", 5));
+      await until(() => page.got.length);
+      assert.deepEqual(page.of("reset"), []);
+      assert.deepEqual(page.of("recovered"), [], "nothing was interrupted");
+      // The same words about a channel that was there before are a loss.
+      next.end();
+      (await until(() => server.streams[2])).hello("1~0",
+        { type: "reset", channels: ["new"], reason: "unknown" });
+      await until(() => page.of("reset").length);
+    }));
+
+  it("spares the page instance that a publication excludes, and no other", () =>
+    scene(async ({ server, pages: [author, other] }) => {
+      server.streams[0].say(publication("c", 1, "stroke", { exclude: author.instance }),
+                            publication("c", 2, "next"));
+      await until(() => author.got.length && other.got.length >= 2);
+      assert.deepEqual(author.got, ["next"]);
+      assert.deepEqual(other.got, ["stroke", "next"]);
+    }, { pages: 2 }));
+
+  it("brings one page up to date while the others go on", () =>
+    scene(async ({ server, page, add }) => {
+      let release;
+      server.onPoll = () => new Promise((done) => { release = done; });
+      const back = add(["c"], { since: "1~4" });
+      await until(() => server.polls.length);
+      assert.equal(server.polls[0].query.get("since"), "1~4");
+      assert.equal(server.polls[0].query.get("timeout"), "0");
+      server.streams[0].say(publication("c", 7), publication("c", 8));
+      await until(() => page.got.length === 2);
+      assert.deepEqual(back.got, [], "live publications wait for the earlier ones");
+      release({ cursor: "1~7", control: [{ type: "recovered", channels: ["c"] }],
+                publications: [5, 6, 7].map((n) => publication("c", n)) });
+      await until(() => server.polls.length === 2);
+      release({ cursor: "1~7", control: [], publications: [] });
+      await until(() => back.got.length >= 4);
+      assert.deepEqual(back.got, [5, 6, 7, 8]);
+      assert.deepEqual(page.got, [7, 8]);
+      assert.equal(server.streams.length, 1, "the shared connection was not touched");
+    }));
+
+  it("tells a page to reload when its catch-up cannot be had", () =>
+    scene(async ({ server, add }) => {
+      server.onPoll = () => ({ cursor: "1~9", publications: [],
+                               control: [{ type: "reset", channels: ["c"], reason: "trimmed" }] });
+      const back = add(["c"], { since: "1~old" });
+      await until(() => back.of("reset").length);
+      assert.equal(back.of("reset")[0].reason, "trimmed");
+    }));
+
+  it("publishes with one id over all attempts, and stops where it is refused", () =>
+    scene(async ({ server, page }) => {
+      const answers = [() => { throw new TypeError("cut"); },
+        () => json({ error: { code: "unavailable", message: "away" } }, 503),
+        () => json({ channel: "c", offset: 1, duplicate: true })];
+      server.onPublish = () => answers.shift()();
+      page.say({ type: "publish", request: 1, channel: "c", data: { n: 1 }, exclude: "me" });
+      await until(() => page.of("published").length);
+      assert.equal(page.of("published")[0].result.duplicate, true);
+      const bodies = server.publications.map(({ body }) => body);
+      assert.equal(bodies.length, 3);
+      assert.match(bodies[0].id, /^[0-9a-f]{32}$/);
+      assert.deepEqual(bodies[1], bodies[0]);
+      assert.deepEqual(bodies[2], bodies[0]);
+      assert.equal(bodies[0].exclude, "me");
+
+      server.onPublish = () => json({ error: { code: "channel_denied", message: "no" } }, 403);
+      page.say({ type: "publish", request: 2, channel: "c", data: 1 });
+      await until(() => page.of("published").length === 2);
+      const error = { status: 403, code: "channel_denied", message: "no" };
+      assert.deepEqual(page.of("published")[1], { type: "published", request: 2, error });
+      assert.equal(server.publications.length, 4);
+    }));
+
+  it("asks for a new token when one is refused, and never offers that one again", () =>
+    scene(async ({ server, page }) => {
+      const bad = server.requests[0].token;
+      server.onStream = ({ token }) =>
+        token === bad ? json({ error: { code: "token_invalid", message: "no" } }, 401) : null;
+      const good = server.token();
+      page.answer = () => ({ token: page.of("token").length < 2 ? bad : good });
+      server.streams[0].end();
+      const next = await until(() => server.streams[1]);
+      assert.equal(next.request.token, good);
+      assert.equal(server.asked("subscribe/stream").filter(({ token }) => token === bad).length, 2);
+    }));
+
+  it("lets a page go that has no token, and stays for the others", () =>
+    scene(async ({ server, connection, pages: [one, other] }) => {
+      one.answer = () => ({ signedOut: true });
+      one.say({ type: "wake", why: "visible" });
+      await connection.session.refresh();
+      assert.deepEqual(one.of("released"), [{ type: "released", reason: "signed_out" }]);
+      server.streams.at(-1).request.signal.aborted || (await until(() => server.streams[1]));
+      (await until(() => server.streams[1])).hello("1~0", publication("c", 1));
+      await until(() => other.got.length);
+      assert.deepEqual(one.got, []);
+    }, { pages: 2 }));
+
+  it("waits as long as the server asks", () =>
+    scene(async ({ server, page }) => {
+      let refusals = 0;
+      server.onStream = () => (refusals++ ? null
+        : json({ error: { code: "full", message: "full" } }, 503, { "Retry-After": "1" }));
+      server.streams[0].end();
+      await until(() => server.streams[1]);
+      const [, refused, next] = server.asked("subscribe/stream");
+      assert.ok(next.at - refused.at >= 1000, `${next.at - refused.at} ms`);
+      server.streams[1].hello("1~0");
+      await until(() => page.state === "live");
+
+      server.streams[1].say({ type: "reconnect", delay: 700, reason: "drain" });
+      const said = Date.now();
+      await until(() => page.state === "retrying");
+      page.say({ type: "wake", why: "visible" });
+      (await until(() => server.streams[2])).hello("1~0");
+      assert.ok(server.asked("subscribe/stream").at(-1).at - said >= 690);
+    }));
+
+  it("does not hurry back when it had to make room for another", () =>
+    scene(async ({ server, connection }) => {
+      server.streams[0].say({ type: "reconnect", delay: 0, reason: "replaced" });
+      await until(() => connection.ending);
+      assert.ok(connection.ending.delay >= 30000);
+    }));
+
+  it("finds a crashed page by its silence, and takes it back if it was only asleep", () =>
+    scene(async ({ server, connection, pages: [one, sleeper] }) => {
+      sleeper.dead = true;
+      sleeper.say({ type: "channels", channels: ["c", "dead"] });
+      (await until(() => server.streams[1])).hello("1~0");
+      for (let round = 0; round < 6; round += 1) {
+        connection.pingedAt = 0;
+        connection.tick();
+      }
+      assert.equal(connection.pages.size, 1);
+      const next = await until(() => server.streams[2], "its channels are given up");
+      assert.deepEqual(next.request.query.getAll("channel"), ["c"]);
+      sleeper.say({ type: "wake", why: "resume" });
+      assert.equal(sleeper.of("unknown").length, 1, "the frame attaches again");
+      assert.equal(one.of("unknown").length, 0);
+    }, { pages: 2 }));
+
+  it("asks for no more channels than the server takes, and names those left out", () => {
+    const many = Array.from({ length: 70 }, (_, n) => `c${String(n).padStart(2, "0")}`);
+    return scene(async ({ server, page }) => {
+      assert.equal(server.streams[0].request.query.getAll("channel").length, 63);
+      assert.deepEqual(page.of("denied"),
+        [{ type: "denied", channels: many.slice(63), code: "too_many_channels" }]);
+    }, { channels: many });
+  });
+
+  it("moves on when a stream brings nothing while a poll is answered", () =>
+    scene(async ({ server, page }) => {
+      await until(() => page.state === "live");
+      const { transport, reason } = page.of("status").pop().status;
+      assert.deepEqual([transport, reason], ["poll", "buffered"]);
+      assert.ok(server.streams[0].request.signal.aborted);
+      assert.equal(server.polls.at(-1).query.get("fallback"), "buffered");
+    }, { greet: false }));
+
+  it("does not poll in a loop when something answers in the server's place", () =>
+    scene(async ({ server, page }) => {
+      server.onPoll = () => ({ cursor: "1~p", publications: [], control: [] });
+      await until(() => page.state === "live");
+      await new Promise((done) => setTimeout(done, 2000));
+      assert.ok(server.polls.length < 30, `${server.polls.length} polls`);
+    }, { greet: false }));
+
+  it("stays when the stream was only a little later than the poll", () =>
+    scene(async ({ server, page }) => {
+      await until(() => server.polls.length);
+      await new Promise((done) => setTimeout(done, 300));
+      server.streams[0].hello("1~0");
+      await until(() => page.state === "live");
+      await new Promise((done) => setTimeout(done, 1500));
+      assert.equal(page.of("status").pop().status.transport, "stream");
+      assert.equal(server.polls.length, 1);
+    }, { greet: false }));
+
+  it("stays when the poll fails as well", () =>
+    scene(async ({ server, page }) => {
+      server.onPoll = () => { throw new TypeError("unreachable"); };
+      (await until(() => server.streams[1])).hello("1~0");
+      await until(() => page.state === "live");
+      assert.equal(page.of("status").pop().status.transport, "stream");
+    }, { greet: false }));
+});

@@ -1,0 +1,50 @@
+"""The browser files without a browser: their unit tests in Node, and what they must not contain."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+FILES = HERE.parents[1] / "push_server" / "browser"
+SCRIPTS = sorted(FILES.glob("*.js"))
+UNIT_TESTS = sorted(HERE.glob("*.test.js"))
+
+FORBIDDEN = {
+    r"\beval\s*\(|new Function\b": "nothing that arrives is evaluated",
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write": "nothing that arrives becomes HTML",
+    r"document\.cookie": "there are no cookies",
+    r"(?<![\w.])setInterval\([^)]*fetch": "there is no interval polling",
+    r"addEventListener\(\"(?:before)?unload\"": "it keeps pages out of the back/forward cache",
+    r"postMessage\([^;]*\"\*\"": "a message goes to one origin, never to any",
+    r"console\.": "a token must never stand in a console",
+}
+
+
+def test_unit_tests_in_node() -> None:
+    if shutil.which("node") is None:
+        pytest.skip("needs the Debian package nodejs")
+    command = ["node", "--test", *map(str, UNIT_TESTS)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_script_keeps_the_rules(script: Path) -> None:
+    text = script.read_text("utf-8")
+    for pattern, reason in FORBIDDEN.items():
+        assert not re.search(pattern, text), f"{pattern}: {reason}"
+    assert text.startswith("/**\n * "), "a script begins with what it is for and its rules"
+    assert '\n"use strict";\n' in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_frame_has_no_inline_script_or_style() -> None:
+    """Its Content-Security-Policy allows none."""
+    text = (FILES / "frame.html").read_text("utf-8")
+    assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text)
+    assert re.findall(r"<script([^>]*)>([^<]*)</script>", text) == [
+        (f' src="{name}?v={{{{version}}}}"', "") for name in ("wire.js", "frame.js")
+    ]
