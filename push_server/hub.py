@@ -115,27 +115,33 @@ class Hub:
                 if subscriber.held is not None:
                     subscriber.held.extend(publications)
                     continue
-                if not anyone and subscriber.instance is not None:
-                    transport = None
-                    visible = visible_to(subscriber.instance, publications)
-                    pieces = subscriber.transport.encode(visible) if visible else ()
-                    direct = False
-                elif subscriber.transport is not transport:
-                    transport = subscriber.transport
-                    pieces = self._encode(channel, transport, publications)
-                    direct = alone and not transport.once
-                if direct:
-                    subscriber.tell(channel, entry, pieces)
-                else:
-                    subscriber.offer(channel, entry, pieces)
-                    touched[subscriber] = None
+                try:
+                    if not anyone and subscriber.instance is not None:
+                        transport = None
+                        visible = visible_to(subscriber.instance, publications)
+                        pieces = subscriber.transport.encode(visible) if visible else ()
+                        direct = False
+                    elif subscriber.transport is not transport:
+                        pieces = self._encode(channel, subscriber.transport, publications)
+                        transport = subscriber.transport
+                        direct = alone and not transport.once
+                    if direct:
+                        subscriber.tell(channel, entry, pieces)
+                    else:
+                        subscriber.offer(channel, entry, pieces)
+                        touched[subscriber] = None
+                except Exception as failure:  # noqa: BLE001  # one connection, not all behind it
+                    self._fail(subscriber, failure)
             self.counts["deliveries"] += len(room) * len(publications)
         self._encoded.clear()
         for subscriber in touched:
-            if not subscriber.transport.once:
-                subscriber.flush()
-            elif subscriber.due:
-                self._answer(subscriber)
+            try:
+                if not subscriber.transport.once:
+                    subscriber.flush()
+                elif subscriber.due:
+                    self._answer(subscriber)
+            except Exception as failure:  # noqa: BLE001
+                self._fail(subscriber, failure)
 
     def _encode(
         self, channel: str, transport: Transport, publications: Sequence[Publication]
@@ -146,29 +152,36 @@ class Hub:
             pieces = self._encoded[channel, transport] = transport.encode(publications)
         return pieces
 
+    def _fail(self, subscriber: Subscriber, failure: Exception) -> None:
+        """Close a connection that cannot be served; the client comes back with its cursor."""
+        self.counts["failed"] += 1
+        log.error("conn.failed", failure, connection=subscriber.id)
+        subscriber.connection.close("failed")
+
     # Attach and detach.
 
     async def attach(self, request: SubscribeRequest, connection: Connection) -> None:
         """Make a subscriber of a verified request; every refusal is an HTTP answer."""
         try:
-            self._admit(request)
+            await self._attach(request, connection)
         except PushError as error:
             self._refuse(request, connection, error)
-            return
+        except BaseException:
+            self.counts["failed"] += 1
+            connection.close("failed")
+            raise
+
+    async def _attach(self, request: SubscribeRequest, connection: Connection) -> None:
+        self._admit(request)
         self.counts["connects"] += 1
         subscriber = self._join(request, connection)
-        try:
-            since = request.since
-            histories = await self.broker.read(
-                {
-                    channel: None if since is None else since.get(channel_key(channel))
-                    for channel in request.channels
-                }
-            )
-        except PushError as error:
-            if connection.subscriber is subscriber:
-                self._refuse(request, connection, error)
-            return
+        since = request.since
+        histories = await self.broker.read(
+            {
+                channel: None if since is None else since.get(channel_key(channel))
+                for channel in request.channels
+            }
+        )
         if connection.subscriber is subscriber:
             # What was delivered in this turn may be in the history already: it has to be among
             # what is held, where the merge drops it, before this subscriber is live.
@@ -260,7 +273,7 @@ class Hub:
                 {"type": "reset", "channels": channels, "reason": reason, "cursor": cursor}
             )
         if subscriber.transport.once:
-            if subscriber.held is not None:
+            while subscriber.held is not None and not subscriber.due:
                 subscriber.replay()
             if subscriber.due or resets or request.since is None or not request.timeout:
                 self._answer(subscriber)
@@ -269,12 +282,14 @@ class Hub:
 
     def _pump(self, subscriber: Subscriber) -> None:
         """Replay slice by slice, as fast as the client takes them, until it is live."""
+        connection = subscriber.connection
         subscriber.flush()
-        while subscriber.held is not None and subscriber.connection.idle:
+        while subscriber.held is not None and connection.subscriber is subscriber:
+            if not connection.idle:
+                connection.when_idle(lambda: self._pump(subscriber))
+                return
             subscriber.replay()
             subscriber.flush()
-        if subscriber.held is not None:
-            subscriber.connection.when_idle(lambda: self._pump(subscriber))
 
     def _answer(self, subscriber: Subscriber) -> None:
         """Send a poll's answer and give the connection back for its next request."""
@@ -299,12 +314,17 @@ class Hub:
         if reason in ("slow", "stalled"):
             self.counts[f"cuts.{reason}"] += 1
             log.info("conn.cut", reason=reason, user=subscriber.user, connection=subscriber.id)
+        if not subscriber.dismissed:
+            self._leave(subscriber)
+        self._wheel.get(subscriber.slot, set()).discard(subscriber)
+
+    def _leave(self, subscriber: Subscriber) -> None:
+        """Take a subscriber out of its channels."""
         for channel in subscriber.channels:
             room = self._rooms[channel]
             room.remove(subscriber)
             if not room:
                 del self._rooms[channel]
-        self._wheel.get(subscriber.slot, set()).discard(subscriber)
 
     def _of_user(self, user: str) -> list[Subscriber]:
         """The subscribers of a user: in the user's personal channel, which all of them have."""
@@ -321,7 +341,17 @@ class Hub:
         self._dismiss(subscriber, {"type": "reconnect", "reason": reason, "delay": delay})
 
     def _dismiss(self, subscriber: Subscriber, message: dict[str, Any]) -> None:
-        """Say a last word and close."""
+        """Say a last word and close.
+
+        Nothing is delivered behind it. A reader that is slow to take it stays in the wheel,
+        where a revocation finds it, and is cut at its next visit.
+        """
+        if isinstance(subscriber.held, list):
+            # It has not begun. The cursor that counts is the one the client has.
+            subscriber.connection.close("dismissed")
+            return
+        if subscriber.dismissed:
+            return
         subscriber.keep_alive = False
         subscriber.say(message)
         if subscriber.transport.once:
@@ -329,6 +359,12 @@ class Hub:
         else:
             subscriber.flush()
         subscriber.connection.finish()
+        if subscriber.connection.subscriber is subscriber:
+            self._leave(subscriber)
+            subscriber.dismissed = True
+            self._wheel.get(subscriber.slot, set()).discard(subscriber)
+            subscriber.ends = subscriber.warns = time.monotonic() + self._stall_timeout
+            self._file(subscriber, subscriber.ends)
 
     def meant(self, revocation: Revocation) -> list[Subscriber]:
         """The subscribers whose token a revocation means."""
@@ -366,6 +402,8 @@ class Hub:
         self._ticker.cancel()
         for subscriber in self._everyone():
             subscriber.connection.close("drain")
+        for connection in tuple(self.blocked):  # refused, and slow to take it
+            connection.close("drain")
         self.watch.close()
 
     # The wheel.
@@ -391,8 +429,9 @@ class Hub:
         self._file(subscriber, now + self._heartbeat * random.uniform(0.5, 1.0))
 
     def _file(self, subscriber: Subscriber, next_ping: float) -> None:
-        slot = self._slot_at(min(next_ping, subscriber.warns, subscriber.ends))
-        subscriber.slot = slot
+        # Never a slot that the wheel has passed: nobody would look there again.
+        due = self._slot_at(min(next_ping, subscriber.warns, subscriber.ends))
+        slot = subscriber.slot = max(due, self._slot)
         self._wheel.setdefault(slot, set()).add(subscriber)
 
     def _tick(self) -> None:
@@ -400,19 +439,24 @@ class Hub:
         self._ticker = self.loop.call_later(TICK, self._tick)
         last = int(now / TICK)
         while self._slot <= last:
-            for subscriber in self._wheel.pop(self._slot, ()):
-                self._visit(subscriber, now)
             self._slot += 1
+            for subscriber in self._wheel.pop(self._slot - 1, ()):
+                try:
+                    self._visit(subscriber, now)
+                except Exception as failure:  # noqa: BLE001
+                    self._fail(subscriber, failure)
         for connection in [c for c in self.blocked if c.stalled(now, self._stall_timeout)]:
             connection.close("stalled")
 
     def _visit(self, subscriber: Subscriber, now: float) -> None:
-        if subscriber.held is not None:
-            # Still replaying: the bytes that flow are sign of life enough.
-            if len(subscriber.held) > HELD_LIMIT:
-                subscriber.connection.close("slow")
-            else:
-                self._file(subscriber, now + self._heartbeat)
+        if isinstance(subscriber.held, list):
+            self._file(subscriber, now)  # the broker is still reading for it
+            return
+        if subscriber.dismissed:
+            subscriber.connection.close("stalled")
+            return
+        if subscriber.held is not None and len(subscriber.held) > HELD_LIMIT:
+            subscriber.connection.close("slow")
             return
         if now >= subscriber.ends:
             if subscriber.transport.once:
@@ -424,8 +468,9 @@ class Hub:
             subscriber.warns = float("inf")
             expires = int(time.time() + subscriber.ends - now)
             subscriber.say({"type": "expiring", "expires": expires})
-        else:
+        elif subscriber.held is None:
             subscriber.say({"type": "ping"})
+        # In a replay the bytes that flow are sign of life enough.
         subscriber.flush()
         if subscriber.connection.subscriber is subscriber:
             self._file(subscriber, now + self._heartbeat)

@@ -25,6 +25,7 @@ COUNTERS = {
     "recovered": ("Channels resumed without loss.", ""),
     "resets": ("Channels whose continuity could not be proved.", "reason"),
     "cuts": ("Connections cut because the client did not keep up.", "reason"),
+    "failed": ("Connections closed because this server failed to serve them.", ""),
     "revoked": ("Connections closed by a revocation.", ""),
     "replaced": ("Connections that made room for a newer one of the same user.", ""),
     "shed": ("Connections refused because the server was full.", ""),

@@ -61,6 +61,7 @@ class Subscriber:
         "answer_headers",
         "connection",
         "controls",
+        "dismissed",
         "due",
         "ends",
         "held",
@@ -89,6 +90,8 @@ class Subscriber:
         self.connection = connection
         self.answer_headers = request.headers if request.transport.once else ()
         self.keep_alive = request.keep_alive
+        self.dismissed = False
+        """Whether its last word has been said: it is in no channel any more."""
         self.held: list[Publication] | deque[Publication] | None = []
         """What is to be told before this subscriber is live; None when it is. A list while it
         only fills, then a queue."""
