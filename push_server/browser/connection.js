@@ -54,6 +54,8 @@ globalThis.PushConnection = (() => {
   /** "replaced" means that this user has too many connections: hurrying back replaces another. */
   const REPLACED_DELAY = 30000;
 
+  /** @typedef {{reason: string, until: number, times: number}} Avoided */
+
   return class PushConnection {
     /** @param {{shared: boolean}} place whether this runs in a worker that pages share */
     constructor({ shared }) {
@@ -81,7 +83,7 @@ globalThis.PushConnection = (() => {
       /** @type {Set<string>} channels that made the server refuse a whole request */
       this.hopeless = new Set();
       this.maxChannels = MAX_CHANNELS;
-      /** @type {Map<string, {reason: string, until: number, times: number}>} */
+      /** @type {Map<string, Avoided>} */
       this.avoided = new Map();
       this.attempt = 0;
       this.interrupted = false;
@@ -94,6 +96,7 @@ globalThis.PushConnection = (() => {
       this.ending = null;
       /** @type {Set<string>} */
       this.requested = new Set();
+      this.presented = "";
       this.takes = 0;
       this.startedAt = 0;
       this.heardAt = 0;
@@ -135,9 +138,13 @@ globalThis.PushConnection = (() => {
 
     /**
      * @param {MessagePort} port
-     * @param {{instance: string, token: string, channels: string[], since?: string}} message
+     * @param {{instance: string, token: string, channels: string[], since?: string,
+     *   avoided?: [string, Avoided][]}} message
      */
-    async attach(port, { instance, token, channels, since }) {
+    async attach(port, { instance, token, channels, since, avoided = [] }) {
+      for (const [name, why] of avoided) {
+        if (!this.avoided.has(name)) this.avoided.set(name, why);
+      }
       const page = new Page(port, instance);
       this.pages.set(port, page);
       this.ticker = this.ticker || setInterval(() => this.tick(), TICK);
@@ -190,7 +197,8 @@ globalThis.PushConnection = (() => {
       this.known = new Set();
       this.attempt = 0;
       this.session.forget();
-      this.restart("idle");
+      this.restart("idle", { planned: true });
+      this.hurry?.();
       this.status = { ...this.status, state: "connecting", connection: "", error: null };
     }
 
@@ -363,8 +371,8 @@ globalThis.PushConnection = (() => {
     ask() {
       const channels = this.wanted();
       this.requested = new Set(channels);
-      return { token: this.session.token || "", channels, since: this.cursor,
-               fallback: this.fallback() };
+      this.presented = this.session.token || "";
+      return { token: this.presented, channels, since: this.cursor, fallback: this.fallback() };
     }
 
     /** @param {InstanceType<typeof Refusal> | null} failure */
@@ -376,7 +384,7 @@ globalThis.PushConnection = (() => {
       if (failure && !ending) {
         const { status, code, message } = failure;
         this.status.error = { status, code, message };
-        if (status === 401) this.session.refuse();
+        if (status === 401) this.session.refuse(this.presented);
         if (code === "cursor_malformed") this.lose(code);
         // The server refuses a request of which no channel is granted; the personal one is.
         if (code === "channel_denied") this.requested.forEach((name) => this.hopeless.add(name));
@@ -424,6 +432,9 @@ globalThis.PushConnection = (() => {
         const times = (this.avoided.get(transport.name)?.times || 0) + 1;
         const until = Date.now() + Math.min(AVOID * 2 ** (times - 1), AVOID_CAP);
         this.avoided.set(transport.name, { reason, until, times });
+        for (const page of this.pages.values()) {
+          page.post({ type: "avoided", avoided: [...this.avoided] });
+        }
       }
       this.restart(works ? "fallback" : "silence", { planned: works });
     }
@@ -484,7 +495,7 @@ globalThis.PushConnection = (() => {
       else if (message.type === "recovered") this.recovered(channels);
       else if (message.type === "reset") this.reset(channels, String(message.reason));
       else if (message.type === "ping") this.pulse(message.cursor);
-      else if (message.type === "expiring") this.session.refresh();
+      else if (message.type === "expiring") this.expiring();
       else if (message.type === "reconnect") this.sentAway(message);
       else if (message.type === "revoked") this.revoked();
     }
@@ -541,14 +552,20 @@ globalThis.PushConnection = (() => {
 
     /** @param {Control} message */
     sentAway({ reason, delay = 0 }) {
-      if (reason === "expired") this.session.refuse();
+      if (reason === "expired") this.session.refuse(this.presented);
       const least = reason === "replaced" ? REPLACED_DELAY * (1 + Math.random()) : 0;
       this.restart(String(reason), { delay: Math.max(delay, least) });
     }
 
+    /** The token this connection began with ends soon; there may be a newer one already. */
+    expiring() {
+      if (this.session.token === this.presented) this.session.refresh();
+      else this.restart("token", { planned: true });
+    }
+
     /** The session is over. Whoever comes back has to bring another token. */
     revoked() {
-      this.session.refuse();
+      this.session.refuse(this.session.token);
       const pages = [...this.pages.values()];
       this.pages.clear();
       for (const page of pages) {

@@ -27,6 +27,9 @@
   /** A worker pings every 30 seconds; after so long without a word it is asked, then replaced. */
   const WORKER_SILENCE = 150000;
   const WATCH = 30000;
+  /** Where avoided transports are remembered, and how far ahead that may reach. */
+  const MEMORY = "push.avoided";
+  const MEMORY_LIMIT = 60 * 60 * 1000;
   /** Everything the connection needs when it has to run here. */
   const IN_FRAME = ["session.js", "pages.js", "connection.js"];
 
@@ -169,7 +172,32 @@
       else fromConnection(data);
     };
     const { instance, token, channels, since } = wish;
-    port.postMessage({ type: "attach", instance, token, channels, since });
+    port.postMessage({ type: "attach", instance, token, channels, since, avoided: recall() });
+  }
+
+  /**
+   * What proved not to work on this network is worth remembering: a worker that begins anew with
+   * every page would spend seconds of each on finding out. Nothing else is ever stored.
+   * @returns {[string, {reason: string, until: number, times: number}][]}
+   */
+  function recall() {
+    try {
+      const found = JSON.parse(localStorage.getItem(MEMORY) || "[]");
+      return found.filter((/** @type {any} */ [name, { reason, until, times }]) =>
+        typeof name === "string" && typeof reason === "string" && times > 0 &&
+        until > Date.now() && until < Date.now() + MEMORY_LIMIT);
+    } catch {
+      return [];
+    }
+  }
+
+  /** @param {unknown} avoided */
+  function remember(avoided) {
+    try {
+      localStorage.setItem(MEMORY, JSON.stringify(avoided));
+    } catch {
+      // The user blocks storage; it is found out anew each time.
+    }
   }
 
   function detach() {
@@ -182,6 +210,7 @@
     if (message.cursor) wish.since = message.cursor;
     if (message.type === "ping") link?.postMessage({ type: "alive" });
     else if (message.type === "unknown") rejoin();
+    else if (message.type === "avoided") remember(message.avoided);
     else toPage(message);
     if (message.type === "released" || message.type === "revoked") leave();
   }

@@ -26,7 +26,8 @@ globalThis.PushPage = (() => {
   const sleep = (/** @type {number} */ ms) => new Promise((done) => setTimeout(done, ms));
 
   /**
-   * @typedef {{token: string | null, ask: () => Promise<boolean>, refuse: () => void}} Session
+   * @typedef {{token: string | null, ask: () => Promise<boolean>,
+   *   refuse: (token: string) => void}} Session
    */
 
   return class Page {
@@ -150,6 +151,7 @@ globalThis.PushPage = (() => {
           await sleep(backoff(attempt + 1));
         }
       }
+      /** @type {Publication[]} */
       const held = this.held || [];
       this.held = null;
       if (!complete || held.length > HELD) {
@@ -216,13 +218,14 @@ globalThis.PushPage = (() => {
       const token = session.token || ((await session.ask()) && session.token);
       if (!token) throw failure;
       try {
-        return await within(PUBLISH_TIMEOUT, undefined, async (signal) =>
-          (await request("publish", { token, signal, body })).json());
+        const send = async (/** @type {AbortSignal} */ signal) =>
+          (await request("publish", { token, signal, body })).json();
+        return await within(PUBLISH_TIMEOUT, undefined, send);
       } catch (error) {
         failure = /** @type {any} */ (error);
       }
       const expired = failure.status === 401 && attempt === 0;
-      if (expired && session.token === token) session.refuse();
+      if (expired) session.refuse(token);
       if (!expired && !failure.passing) break;
       if (!expired) {
         await sleep(Math.min(Math.max(backoff(attempt), failure.retryAfter), PUBLISH_TIMEOUT));

@@ -538,6 +538,7 @@
       this._text = document.createElement("span");
       /** @type {any} */
       this._timer = 0;
+      /** @type {() => void} */
       this._stop = () => undefined;
     }
 

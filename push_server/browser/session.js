@@ -28,6 +28,7 @@ globalThis.PushSession = (() => {
   const MAX_TIMER = 2 ** 31 - 1;
 
   /**
+   * @typedef {{askToken: () => Promise<{token?: string, signedOut?: boolean}>}} Page
    * @typedef {object} Household what the session needs to know of the pages
    * @property {() => Page[]} pages the attached ones, the one last looked at first
    * @property {(page: Page) => boolean} has whether this page is still attached
@@ -60,10 +61,10 @@ globalThis.PushSession = (() => {
       this.claims = null;
     }
 
-    /** The server does not accept the token in use. */
-    refuse() {
-      if (this.token) this.refused = this.token;
-      this.token = null;
+    /** The server does not accept this token; a newer one may be in use already. */
+    refuse(/** @type {string | null} */ token) {
+      if (token) this.refused = token;
+      if (this.token === token) this.token = null;
     }
 
     /** @param {Response} response of the push server, whose Date header tells its time */

@@ -133,7 +133,7 @@ globalThis.PushWire = (() => {
     return Uint8Array.from(plain, (character) => character.charCodeAt(0));
   }
 
-  /** @param {Uint8Array} bytes zlib data of a few KiB at most */
+  /** @param {Uint8Array<ArrayBuffer>} bytes zlib data of a few KiB at most */
   async function inflate(bytes) {
     const body = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     return new Uint8Array(await new Response(body).arrayBuffer());
@@ -194,6 +194,7 @@ globalThis.PushWire = (() => {
 
   /** The error that a refused request stands for. @param {Response} response */
   async function refusal(response) {
+    /** @type {{code?: unknown, message?: unknown}} */
     let error = {};
     try {
       error = (await response.json()).error || {};

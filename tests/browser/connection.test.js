@@ -307,6 +307,20 @@ describe("the shared connection", { concurrency: true }, () => {
       assert.equal(server.asked("subscribe/stream").filter(({ token }) => token === bad).length, 2);
     }));
 
+  it("goes on with a newer token that a page brought meanwhile", () =>
+    scene(async ({ server, page, add }) => {
+      add(["c"]);
+      const newer = [...servers].filter(([, owner]) => owner === server).pop()[0];
+      server.streams[0].say({ type: "reconnect", delay: 0, reason: "expired" });
+      assert.equal((await until(() => server.streams[1])).request.token, newer);
+      server.streams[1].hello("1~0");
+      await until(() => page.state === "live");
+      add(["c"]);
+      server.streams[1].say({ type: "expiring", expires: 1 });
+      assert.notEqual((await until(() => server.streams[2])).request.token, newer);
+      assert.deepEqual(page.of("token"), [], "nobody had to be asked");
+    }));
+
   it("lets a page go that has no token, and stays for the others", () =>
     scene(async ({ server, connection, pages: [one, other] }) => {
       one.answer = () => ({ signedOut: true });

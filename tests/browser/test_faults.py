@@ -243,6 +243,13 @@ def test_behind_a_buffering_proxy_it_polls_and_says_why(
         assert events(tab, "reset") == []
         stats = world.push.api("stats")
         assert any("buffered" in name and count for name, count in stats.items()), stats
+        # It is remembered: the next visit does not spend seconds on finding out.
+        tab.close()
+        eventually(lambda: world.connections() == 0, "the last page ends the connection")
+        begun = time.monotonic()
+        tab = _open(browser, world, script, "alice", channels="node:1")
+        assert time.monotonic() - begun < 4
+        assert info(tab)["transportReason"] == "buffered"
         # Held polls, not a poll every moment.
         before = world.connects()
         time.sleep(2)
