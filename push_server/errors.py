@@ -21,16 +21,30 @@ client: it never contains a token, a key or a payload. Imported by everybody, im
 class PushError(Exception):
     """Base of all errors that become an HTTP answer.
 
-    `code` is the stable machine-readable word, `message` the sentence for a person.
+    `code` is the stable machine-readable word, `message` the sentence for a person. `event`,
+    `reason` and `detail` are for the log alone: what kind of refusal it was, and what the client
+    is not told.
     """
 
     status = 500
 
-    def __init__(self, code: str, message: str, *, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        retry_after: int | None = None,
+        event: str = "request.reject",
+        reason: str = "",
+        detail: str = "",
+    ) -> None:
         super().__init__(code, message)
         self.code = code
         self.message = message
         self.retry_after = retry_after
+        self.event = event
+        self.reason = reason or code
+        self.detail = detail
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"

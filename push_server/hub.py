@@ -39,6 +39,9 @@ HELD_LIMIT = 10_000
 """Publications that may wait behind a replay, checked once per heartbeat; they are shared, so
 this bounds references, not payloads."""
 
+ANONYMOUS = "0"
+"""All visitors who have not logged in: many people, so no limit per user."""
+
 FALLBACKS = frozenset({"buffered", "stalled", "not_found", "unsupported"})
 """What a browser may report to be wrong with the better transport."""
 
@@ -212,7 +215,7 @@ class Hub:
                 "This address has as many connections as `connections_per_ip` allows.",
                 retry_after=random.randint(1, 30),
             )
-        same_user = self._of_user(request.user)
+        same_user = [] if request.user == ANONYMOUS else self._of_user(request.user)
         if len(same_user) >= self._max_per_user:
             self.counts["replaced"] += 1
             log.rejected("quota.user", "all", limit="connections_per_user")
@@ -293,10 +296,26 @@ class Hub:
 
     def _answer(self, subscriber: Subscriber) -> None:
         """Send a poll's answer and give the connection back for its next request."""
-        connection = subscriber.connection
         subscriber.answer()
-        if not (subscriber.keep_alive and connection.release()):
+        self._part_with(subscriber)
+
+    def _part_with(self, subscriber: Subscriber) -> None:
+        """Let a connection go, at once or when its client has taken everything.
+
+        Nothing is delivered to it any more, but until then it counts against the limits, and a
+        revocation finds it in the wheel.
+        """
+        connection = subscriber.connection
+        if subscriber.keep_alive and not connection.idle:
+            connection.when_idle(lambda: self._part_with(subscriber))
+        elif not (subscriber.keep_alive and connection.release()):
             connection.finish()
+        if connection.subscriber is subscriber and not subscriber.parting:
+            self._leave(subscriber)
+            subscriber.parting = True
+            self._wheel.get(subscriber.slot, set()).discard(subscriber)
+            subscriber.ends = subscriber.warns = time.monotonic() + self._stall_timeout
+            self._file(subscriber, subscriber.ends)
 
     def closed(self, connection: Connection, reason: str) -> None:
         """Forget a subscriber whose connection is over (the connection's callback)."""
@@ -314,7 +333,7 @@ class Hub:
         if reason in ("slow", "stalled"):
             self.counts[f"cuts.{reason}"] += 1
             log.info("conn.cut", reason=reason, user=subscriber.user, connection=subscriber.id)
-        if not subscriber.dismissed:
+        if not subscriber.parting:
             self._leave(subscriber)
         self._wheel.get(subscriber.slot, set()).discard(subscriber)
 
@@ -341,16 +360,12 @@ class Hub:
         self._dismiss(subscriber, {"type": "reconnect", "reason": reason, "delay": delay})
 
     def _dismiss(self, subscriber: Subscriber, message: dict[str, Any]) -> None:
-        """Say a last word and close.
-
-        Nothing is delivered behind it. A reader that is slow to take it stays in the wheel,
-        where a revocation finds it, and is cut at its next visit.
-        """
+        """Say a last word and close."""
         if isinstance(subscriber.held, list):
             # It has not begun. The cursor that counts is the one the client has.
             subscriber.connection.close("dismissed")
             return
-        if subscriber.dismissed:
+        if subscriber.parting:
             return
         subscriber.keep_alive = False
         subscriber.say(message)
@@ -358,13 +373,7 @@ class Hub:
             subscriber.answer()
         else:
             subscriber.flush()
-        subscriber.connection.finish()
-        if subscriber.connection.subscriber is subscriber:
-            self._leave(subscriber)
-            subscriber.dismissed = True
-            self._wheel.get(subscriber.slot, set()).discard(subscriber)
-            subscriber.ends = subscriber.warns = time.monotonic() + self._stall_timeout
-            self._file(subscriber, subscriber.ends)
+        self._part_with(subscriber)
 
     def meant(self, revocation: Revocation) -> list[Subscriber]:
         """The subscribers whose token a revocation means."""
@@ -414,13 +423,13 @@ class Hub:
 
     def _set_times(self, subscriber: Subscriber, request: SubscribeRequest) -> None:
         now = time.monotonic()
-        if subscriber.transport.once:
-            subscriber.ends, subscriber.reason = now + request.timeout, "timeout"
-            self._file(subscriber, subscriber.ends)
-            return
         # The clock of the CMS may be behind: a token accepted within the leeway gets it here too.
         left = request.expires - time.time()
         left = left if left > 0 else left + 60
+        if subscriber.transport.once:
+            subscriber.ends = now + min(left, request.timeout)
+            self._file(subscriber, subscriber.ends)
+            return
         age = self._max_age * random.uniform(0.8, 1.0)
         subscriber.reason = "expired" if left <= age else "age"
         subscriber.ends = now + min(left, age)
@@ -452,7 +461,7 @@ class Hub:
         if isinstance(subscriber.held, list):
             self._file(subscriber, now)  # the broker is still reading for it
             return
-        if subscriber.dismissed:
+        if subscriber.parting:
             subscriber.connection.close("stalled")
             return
         if subscriber.held is not None and len(subscriber.held) > HELD_LIMIT:

@@ -32,8 +32,12 @@ class InvalidSignature(Unauthorized):
     """Raised if a request is not signed as it must be. All causes look the same outside."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__("signature_invalid", "The request is not signed with a known API key.")
-        self.reason = reason
+        super().__init__(
+            "signature_invalid",
+            "The request is not signed with a known API key.",
+            event="api.reject",
+            reason=reason,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,12 @@ class InvalidToken(Unauthorized):
     """Raised if a token does not verify. All causes look the same to the client."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__("token_invalid", "The token is not valid; ask the site for a new one.")
-        self.reason = reason
+        super().__init__(
+            "token_invalid",
+            "The token is not valid; ask the site for a new one.",
+            event="auth.reject",
+            reason=reason,
+        )
 
 
 class Grant(NamedTuple):

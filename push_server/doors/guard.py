@@ -9,7 +9,6 @@ from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from push_server import log
 from push_server.doors.context import Context
 from push_server.doors.request import Request
 from push_server.errors import BadInput, Denied, Misdirected, Unauthorized
@@ -36,8 +35,13 @@ def check_host(request: Request, settings: Settings) -> None:
     if not _is_us(
         host.lower(), settings.public_url, settings.document_domain, settings.site_origins
     ):
-        log.rejected("http.reject", request.ip, reason="host", host=host)
-        raise Misdirected("host_unknown", "This server is not that host; see `public_url`.")
+        raise Misdirected(
+            "host_unknown",
+            "This server is not that host; see `public_url`.",
+            event="http.reject",
+            reason="host",
+            detail=host,
+        )
 
 
 @lru_cache(maxsize=64)
@@ -76,8 +80,13 @@ def check_origin(request: Request, settings: Settings) -> str:
         return origin
     if not settings.public_url and origin and origin.partition("://")[2] == request.header("host"):
         return origin
-    log.rejected("origin.reject", request.ip, origin=origin)
-    raise Denied("origin_denied", "This origin is not in `site_origins`.")
+    raise Denied(
+        "origin_denied",
+        "This origin is not in `site_origins`.",
+        event="origin.reject",
+        reason="origin",
+        detail=origin,
+    )
 
 
 def check_no_token_in_url(request: Request) -> None:
@@ -85,24 +94,23 @@ def check_no_token_in_url(request: Request) -> None:
     for name, value in request.query:
         like = name not in ("ticket", "since") and _LIKE_A_TOKEN.fullmatch(value)
         if name.lower() in _TOKEN_NAMES or like:
-            log.rejected("auth.reject", request.ip, reason="url")
-            raise BadInput("token_in_url", "Send the token in the Authorization header.")
+            raise BadInput(
+                "token_in_url",
+                "Send the token in the Authorization header.",
+                event="auth.reject",
+                reason="url",
+            )
 
 
 def authenticate(request: Request, context: Context, *, tickets: bool = False) -> Grant:
     """The grant of the bearer token or, where those are taken, of the ticket in the URL."""
-    try:
-        if ticket := request.parameter("ticket"):
-            if not tickets:
-                raise BadInput("token_in_url", "Tickets are for /subscribe; send the token.")
-            grant = _spend_ticket(ticket, context)
-        else:
-            grant = context.tokens.verify(_bearer(request), time.time())
-    except InvalidToken as error:
-        log.rejected("auth.reject", request.ip, reason=error.reason)
-        raise
+    if ticket := request.parameter("ticket"):
+        if not tickets:
+            raise BadInput("token_in_url", "Tickets are for /subscribe; send the token.")
+        grant = _spend_ticket(ticket, context)
+    else:
+        grant = context.tokens.verify(_bearer(request), time.time())
     if context.revocations.covers(grant.user, grant.session, grant.token_id, grant.issued):
-        log.rejected("auth.reject", request.ip, reason="revoked")
         raise InvalidToken("revoked")
     return grant
 
@@ -110,8 +118,12 @@ def authenticate(request: Request, context: Context, *, tickets: bool = False) -
 def _bearer(request: Request) -> str:
     scheme, _, token = request.header("authorization").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        log.rejected("auth.reject", request.ip, reason="missing")
-        raise Unauthorized("token_missing", "Send Authorization: Bearer and the token.")
+        raise Unauthorized(
+            "token_missing",
+            "Send Authorization: Bearer and the token.",
+            event="auth.reject",
+            reason="missing",
+        )
     return token.strip()
 
 

@@ -50,13 +50,12 @@ class ApiDoor:
             for index, command in enumerate(commands)
         ]
         results = context.crossing.call(perform_all(context, prepared))
-        for result in results:
-            if isinstance(result, PushError):
-                log.rejected("api.reject", request.ip, key=key.name, reason=result.code)
         if not many:
             if isinstance(results[0], PushError):
                 raise results[0]
             return 200, list(headers), [dump_json({"result": results[0]})]
+        for failed in {result.code for result in results if isinstance(result, PushError)}:
+            log.rejected("api.reject", request.ip, key=key.name, reason=failed)
         answers = [
             result.body() if isinstance(result, PushError) else {"result": result}
             for result in results
@@ -64,20 +63,16 @@ class ApiDoor:
         return 200, list(headers), [dump_json(answers)]
 
     def _signer(self, request: Request, body: bytes) -> ApiKey:
-        try:
-            if request.environ.get("QUERY_STRING"):
-                raise InvalidSignature("query")  # the signature does not cover it
-            return verify(
-                self._context.settings.api_keys.values(),
-                request.header("webhook-id"),
-                request.header("webhook-timestamp"),
-                request.header("webhook-signature"),
-                body,
-                time.time(),
-            )
-        except InvalidSignature as error:
-            log.rejected("api.reject", request.ip, reason=error.reason)
-            raise
+        if request.environ.get("QUERY_STRING"):
+            raise InvalidSignature("query")  # the signature does not cover it
+        return verify(
+            self._context.settings.api_keys.values(),
+            request.header("webhook-id"),
+            request.header("webhook-timestamp"),
+            request.header("webhook-signature"),
+            body,
+            time.time(),
+        )
 
 
 def _auto_id(call_id: str, index: int) -> str:
@@ -122,8 +117,7 @@ def internal_application(context: Context) -> Router:
 
     def guard(request: Request) -> Headers:
         if any(request.header(name) for name in _BROWSER) or request.method == "OPTIONS":
-            log.rejected("api.reject", request.ip, reason="browser")
-            raise Denied("browser", "This listener is not for browsers.")
+            raise Denied("browser", "This listener is not for browsers.", event="api.reject")
         return ()
 
     def headers() -> Headers:
