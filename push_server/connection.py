@@ -184,12 +184,11 @@ class SocketConnection:
         self._idle = callback
 
     def finish(self) -> None:
-        """Take no more, and close as soon as everything written has left; stall limits hold."""
+        """Close as soon as everything written has left; the stall limits hold."""
         if self._queue is None:
             self.close("done")
         else:
             self._finishing = True
-            self._owner.closed(self, "done")
 
     def release(self) -> bool:
         """Hand the socket back to the HTTP front for the next request."""

@@ -61,7 +61,6 @@ class Subscriber:
         "answer_headers",
         "connection",
         "controls",
-        "dismissed",
         "due",
         "ends",
         "held",
@@ -69,6 +68,7 @@ class Subscriber:
         "instance",
         "issued",
         "keep_alive",
+        "parting",
         "reason",
         "session",
         "slot",
@@ -90,8 +90,8 @@ class Subscriber:
         self.connection = connection
         self.answer_headers = request.headers if request.transport.once else ()
         self.keep_alive = request.keep_alive
-        self.dismissed = False
-        """Whether its last word has been said: it is in no channel any more."""
+        self.parting = False
+        """Whether it was told its last: then it is in no channel any more."""
         self.held: list[Publication] | deque[Publication] | None = []
         """What is to be told before this subscriber is live; None when it is. A list while it
         only fills, then a queue."""

@@ -52,7 +52,7 @@ class FakeConnection:
         self.breaks = False
         """Whether writing fails in a way that nobody has foreseen."""
         self._closed = ""
-        self.released = False
+        self._released = False
         self._hub = hub
         self._keeps_alive = keeps_alive
         self._finishing = False
@@ -93,7 +93,7 @@ class FakeConnection:
     def release(self) -> bool:
         if not self._keeps_alive or self.blocked or self._closed:
             return False
-        self.released = True
+        self._released = True
         self._hub.closed(self, "released")
         return True
 
@@ -102,6 +102,10 @@ class FakeConnection:
     def closed(self) -> str:
         """Why it was closed; empty while it is open."""
         return self._closed
+
+    def released(self) -> bool:
+        """Whether it went back to the HTTP front."""
+        return self._released
 
     @property
     def body(self) -> bytes:

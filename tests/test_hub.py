@@ -311,9 +311,46 @@ def test_a_poll_is_answered_by_what_is_published_and_given_back(stage: Stage) ->
     (answer,) = connection.writes
     assert b"Connection: close" not in answer
     assert [p["data"] for p in poll_answer(connection)["publications"]] == [1, 2]
-    assert connection.released and not connection.closed()
+    assert connection.released() and not connection.closed()
     stage.publish("a", b"3")
     assert len(connection.writes) == 1, "it is somebody else's now"
+
+
+def test_a_poll_answer_that_does_not_leave_at_once_is_followed_by_the_next_request(
+    stage: Stage,
+) -> None:
+    cursor = stage.attach("w", "a").values[0]["cursor"]
+    connection = FakeConnection(stage.hub, keeps_alive=True)
+    stage.attach("w", "a", transport="poll", since=cursor, keep_alive=True, connection=connection)
+    connection.blocked = True
+    stage.publish("a", b"1")
+    stage.publish("a", b"2")
+    assert len(connection.writes) == 1 and not connection.released()
+    stage.pass_time(29)
+    connection.unblock()
+    assert connection.released() and not connection.closed()
+    assert len(connection.writes) == 1
+    stage.hub.drain(0)
+    stage.check_empty()
+
+
+def test_a_poll_answer_that_nobody_takes_is_dropped_in_the_end(stage: Stage) -> None:
+    cursor = stage.attach("w", "a").values[0]["cursor"]
+    connection = FakeConnection(stage.hub, keeps_alive=True)
+    stage.attach("w", "a", transport="poll", since=cursor, keep_alive=True, connection=connection)
+    connection.blocked = True
+    stage.publish("a", b"1")
+    stage.pass_time(31)
+    assert connection.closed() == "stalled"
+
+
+def test_a_poll_is_not_held_past_its_token(stage: Stage) -> None:
+    cursor = stage.attach("w", "a").values[0]["cursor"]
+    poll = stage.attach("w", "a", transport="poll", since=cursor, expires=stage.clock.time() + 5)
+    stage.pass_time(4.5)
+    assert poll.writes == []
+    stage.pass_time(1)
+    assert poll.closed() == "done"
 
 
 def test_a_poll_ends_at_its_timeout(stage: Stage) -> None:
@@ -391,6 +428,12 @@ def test_slow_readers_do_not_get_a_user_over_the_limit(make_stage: MakeStage) ->
         alice[-1].blocked = True
     assert [connection.words[-1] for connection in alice] == ["reconnect"] * 3 + ["hello"] * 2
     assert len(stage.hub._of_user("alice")) == 2
+
+
+def test_anonymous_visitors_are_many_people(make_stage: MakeStage) -> None:
+    stage = make_stage(max_per_user=2)
+    crowd = [stage.attach("0") for _ in range(5)]
+    assert not any(connection.closed() for connection in crowd)
 
 
 def test_connections_of_one_address(make_stage: MakeStage) -> None:
