@@ -378,7 +378,7 @@ globalThis.PushConnection = (() => {
     /** @param {InstanceType<typeof Refusal> | null} failure */
     delayAfter(failure) {
       const ending = /** @type {any} */ (this.ending);
-      if (ending?.planned) return 0;
+      if (ending?.planned || (failure?.code === "channel_denied" && this.doWithout())) return 0;
       this.interrupted = true;
       if (this.takes && Date.now() - this.startedAt > STEADY) this.attempt = 0;
       if (failure && !ending) {
@@ -386,14 +386,22 @@ globalThis.PushConnection = (() => {
         this.status.error = { status, code, message };
         if (status === 401) this.session.refuse(this.presented);
         if (code === "cursor_malformed") this.lose(code);
-        // The server refuses a request of which no channel is granted; the personal one is.
-        if (code === "channel_denied") this.requested.forEach((name) => this.hopeless.add(name));
         if (code === "too_many_channels") this.maxChannels = Math.ceil(this.requested.size / 2);
       }
       this.report({ state: "retrying", connection: "" });
       if (ending?.delay !== undefined) return ending.delay;
       const jitter = 1 + Math.random() / 5;
       return Math.max(backoff(this.attempt++), (failure?.retryAfter || 0) * jitter);
+    }
+
+    /**
+     * The server refuses a request of which no channel is granted, and with it the personal one,
+     * which is. True if there is less to ask for.
+     */
+    doWithout() {
+      const before = this.hopeless.size;
+      this.requested.forEach((name) => this.hopeless.add(name));
+      return this.hopeless.size > before;
     }
 
     // ---- Which transport
