@@ -70,6 +70,8 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
     """
 
     refusal: Refusal | None = None
+    taken = False
+    """Whether the worker that served this request took the connection."""
 
     def received(self, data: bytes) -> int:
         """Parse; answer with our own refusal where there is one (I/O thread)."""
@@ -157,11 +159,13 @@ class Task(WSGITask):  # type: ignore[misc]
         """
         channel: Channel = self.channel
         with channel.requests_lock:
-            behind = channel.request is not None and channel.request.header_plus.strip()
+            begun = channel.request
+            behind = begun is not None and (begun.headers_finished or begun.header_plus.strip())
             if len(channel.requests) > 1 or behind or channel.total_outbufs_len:
                 self.set_close_on_finish()
                 return False
             channel.take = take
+        self.request.taken = True
         return True
 
     def finish(self) -> None:
@@ -196,7 +200,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def received(self, data: bytes) -> bool:
         """Note when a request begins and when it is complete (I/O thread)."""
-        if self.request is None and not self.requests:
+        if self.served and self.request is None and not self.requests:
+            # The first request is owed since the connection was made: blank lines, of which
+            # waitress makes no request, gain no time.
             self.owes_since = time.monotonic()
         result = bool(super().received(data))
         if self.counted and self.requests:
@@ -242,10 +248,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def service(self) -> None:
         """Run one request; then, if it was taken, have the I/O thread let go (worker thread)."""
+        request = self.requests[0]
         super().service()
         self.served = True
         self.owes_since = time.monotonic()
-        if self.take is not None:
+        # Not `self.take`: by now another worker may be serving the next request, and taking it.
+        if request.taken:
             self.server.let_go(self)
 
     def leave(self) -> None:
@@ -255,11 +263,19 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.del_channel()
         for buffer in self.outbufs:
             buffer.close()
+        if sock is None:
+            return  # the client was gone, and waitress closed, before the worker was done
 
         def give_back(returned: socket.socket) -> None:
             server.trigger.pull_trigger(lambda: server.readmit(returned, addr))
 
         take(sock, give_back)
+
+
+class Returned(Channel):
+    """A connection that comes back; it has made itself known before."""
+
+    served = True
 
 
 class Front(BaseWSGIServer):  # type: ignore[misc]
@@ -301,7 +317,7 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
     def count(self, channel: Channel) -> None:
         """Turn away the address that opens connections and asks nothing."""
         ip = channel.addr[0]
-        if not self.per_address or ip in self.unlimited:
+        if not self.per_address or channel.served or ip in self.unlimited:
             return
         channel.counted = True
         self._incomplete[address_group(ip)] += 1
@@ -337,10 +353,7 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
     def readmit(self, sock: socket.socket, addr: Any) -> None:
         """Serve a connection that comes back."""
         if sock.fileno() >= 0:
-            channel = self.channel_class(self, sock, addr, self.adj, self._map)
-            channel.served = True
-            if channel.counted:
-                self.uncount(channel)
+            Returned(self, sock, addr, self.adj, self._map)
 
 
 class TcpFront(Front, TcpWSGIServer):  # type: ignore[misc]

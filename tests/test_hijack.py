@@ -1,0 +1,614 @@
+"""The HTTP front without a network: the parser by itself, channels driven step by step, and a
+front whose I/O thread is this one."""
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+
+from push_server import hijack
+from push_server.hijack import BODY_FACTOR, HEADER_COUNT, Channel, Front, Fronts, StrictParser
+
+GET = b"GET /x HTTP/1.1\r\nHost: push.example\r\n\r\n"
+POST = b"POST /x HTTP/1.1\r\nHost: push.example\r\nContent-Length: 3\r\n\r\nabc"
+CHUNKED = (
+    b"POST /x HTTP/1.1\r\nHost: push.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3\r\nabc\r\n0\r\n\r\n"
+)
+
+# The parser
+
+
+def new_parser() -> Any:
+    return StrictParser(Adjustments(max_request_header_size=hijack.HEADER_BYTES))
+
+
+def feed(pieces: list[bytes]) -> Any:
+    """A parser that was given these pieces, as far as it took them."""
+    parser = new_parser()
+    for piece in pieces:
+        while piece and not parser.completed:
+            piece = piece[parser.received(piece) :]
+    return parser
+
+
+def ways(data: bytes) -> dict[str, list[bytes]]:
+    return {
+        "whole": [data],
+        "byte by byte": [data[i : i + 1] for i in range(len(data))],
+        "with junk behind it": [data + b"GET /other HTTP/9.9\r\n\x00"],
+    }
+
+
+@pytest.mark.parametrize("way", list(ways(b"")))
+@pytest.mark.parametrize("data", [GET, POST, CHUNKED], ids=["get", "post", "chunked"])
+def test_a_good_request_is_the_same_however_it_arrives(data: bytes, way: str) -> None:
+    parser = feed(ways(data)[way])
+    assert parser.completed and parser.error is None
+    assert parser.path == "/x"
+    assert parser.get_body_stream().read() == (b"" if data is GET else b"abc")
+    parser.close()
+
+
+@pytest.mark.parametrize("data", [GET, POST, CHUNKED], ids=["get", "post", "chunked"])
+def test_what_stands_behind_a_request_is_left_alone(data: bytes) -> None:
+    parser = new_parser()
+    taken = 0
+    while not parser.completed:
+        taken += parser.received((data + GET)[taken:])
+    assert taken == len(data)
+    parser.close()
+
+
+def head(*lines: bytes, first: bytes = b"GET /x HTTP/1.1") -> bytes:
+    return b"\r\n".join([first, *lines, b"", b""])
+
+
+HOST = b"Host: push.example"
+BAD = {
+    "no Host": (400, head()),
+    "two Hosts": (400, head(HOST, HOST)),
+    "two lengths": (400, head(HOST, b"Content-Length: 3", b"content-length: 3")),
+    "both framings": (400, head(HOST, b"Content-Length: 3", b"Transfer-Encoding: chunked")),
+    "chunked in 1.0": (400, head(HOST, b"Transfer-Encoding: chunked", first=b"GET / HTTP/1.0")),
+    "no coding": (400, head(HOST, b"Transfer-Encoding:")),
+    "another coding": (400, head(HOST, b"Transfer-Encoding: xchunked")),
+    "two codings": (400, head(HOST, b"Transfer-Encoding: gzip, chunked")),
+    "folded header": (400, head(HOST, b"X-A: 1", b" 2")),
+    "folded by a tab": (400, head(HOST, b"X-A: 1", b"\t2")),
+    "NUL": (400, head(HOST, b"X-A: \x00")),
+    "underscore": (400, head(HOST, b"X_Forwarded_For: 192.0.2.1")),
+    "lower-case method": (400, head(HOST, first=b"get /x HTTP/1.1")),
+    "two spaces": (400, head(HOST, first=b"GET  /x HTTP/1.1")),
+    "no version": (400, head(HOST, first=b"GET /x")),
+    "two slashes": (400, head(HOST, first=b"GET //api HTTP/1.1")),
+    "version 2.0": (505, head(HOST, first=b"GET /x HTTP/2.0")),
+    "version 9.9": (505, head(HOST, first=b"GET /x HTTP/9.9")),
+    "long target": (414, head(HOST, first=b"GET /%b HTTP/1.1" % (b"a" * hijack.TARGET_BYTES))),
+    "many headers": (431, head(HOST, *[b"X-%d: 1" % n for n in range(HEADER_COUNT + 1)])),
+    "long head": (431, head(HOST, b"X-A: " + b"a" * hijack.HEADER_BYTES)),
+}
+
+
+@pytest.mark.parametrize("way", list(ways(b"")))
+@pytest.mark.parametrize(("status", "data"), BAD.values(), ids=BAD)
+def test_a_bad_request_is_refused_however_it_arrives(status: int, data: bytes, way: str) -> None:
+    parser = feed(ways(data)[way])
+    assert parser.completed
+    assert parser.error.code == status
+
+
+def test_the_limits_are_exact() -> None:
+    most = head(HOST, *[b"X-%d: 1" % n for n in range(HEADER_COUNT - 1)])
+    assert feed([most]).error is None
+    line = b"GET / HTTP/1.1"
+    longest = b"GET /%b HTTP/1.1" % (b"a" * (hijack.TARGET_BYTES - len(line)))
+    assert feed([head(HOST, first=longest)]).error is None
+
+
+# A channel, step by step
+
+
+class Clock:
+    """Stands in for the module `time`."""
+
+    now = 5000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+class FakeServer:
+    """What a channel needs of its server; tasks wait in a list."""
+
+    server_name = "push.example"
+    effective_port = 80
+
+    def __init__(self, application: Callable[[Any, Any], Any]) -> None:
+        self.application = application
+        self.adj = Adjustments(channel_request_lookahead=0, ident=None)
+        self.active_channels: dict[int, Any] = {}
+        self.map: dict[int, Any] = {}
+        self.tasks: list[Any] = []
+        self.leaving: list[Any] = []
+        self.readmitted: list[socket.socket] = []
+        self.on_pull: Callable[[], None] = lambda: None
+        self.trigger = self
+
+    def add_task(self, channel: Any) -> None:
+        self.tasks.append(channel)
+
+    def let_go(self, channel: Any) -> None:
+        self.leaving.append(channel)
+
+    def count(self, channel: Any) -> None:
+        pass
+
+    def pull_trigger(self, thunk: Callable[[], None] | None = None) -> None:
+        if thunk is not None:
+            thunk()
+        self.on_pull()
+
+    def readmit(self, sock: socket.socket, addr: Any) -> None:
+        self.readmitted.append(sock)
+
+
+class Scene:
+    """One channel, its client, and an application that takes what asks for `/take`."""
+
+    def __init__(self) -> None:
+        self.client, server_end = socket.socketpair()
+        self.taken: list[tuple[socket.socket, Callable[[socket.socket], None]]] = []
+        self.during: Callable[[], None] = lambda: None
+        self.server = FakeServer(self.application)
+        adj = self.server.adj
+        self.channel = Channel(self.server, server_end, ("192.0.2.1", 9), adj, self.server.map)
+
+    def application(self, environ: Any, start_response: Any) -> list[bytes]:
+        self.during()
+        if environ["PATH_INFO"] == "/take":
+            if environ["push_server.hijack"](lambda sock, back: self.taken.append((sock, back))):
+                return []
+            start_response("400 Bad Request", [("Content-Length", "2")])
+            return [b"no"]
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    def answer(self) -> bytes:
+        self.client.settimeout(5)
+        return self.client.recv(4096)
+
+    def close(self) -> None:
+        self.client.close()
+        if self.channel.socket is not None:
+            self.channel.socket.close()
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    made = Scene()
+    yield made
+    made.close()
+
+
+TAKE = GET.replace(b"/x", b"/take")
+
+
+def test_a_taken_connection_leaves_waitress_open_and_silent(scene: Scene) -> None:
+    channel, server = scene.channel, scene.server
+    channel.received(TAKE)
+    channel.service()
+    assert server.leaving == [channel]
+    assert not channel.readable() and not channel.writable()
+    channel.leave()
+    ((sock, _),) = scene.taken
+    assert server.map == {} and server.active_channels == {}
+    sock.send(b"from the hub")
+    assert scene.answer() == b"from the hub"
+    assert not channel.overdue(time.monotonic() + 10_000, 10)
+
+
+def test_the_way_back(scene: Scene) -> None:
+    scene.channel.received(TAKE)
+    scene.channel.service()
+    scene.channel.leave()
+    ((sock, give_back),) = scene.taken
+    give_back(sock)
+    assert scene.server.readmitted == [sock]
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [GET, GET[:10], POST[:-2], CHUNKED[:-8], b"x"],
+    ids=["whole", "half a head", "half a body", "half a chunk", "a byte"],
+)
+def test_bytes_behind_a_request_to_be_taken_are_never_lost(scene: Scene, behind: bytes) -> None:
+    scene.channel.received(TAKE + behind)
+    scene.channel.service()
+    assert scene.taken == [] and scene.server.leaving == []
+    assert scene.answer().startswith(b"HTTP/1.1 400 ")
+    assert scene.channel.close_when_flushed
+
+
+def test_blank_lines_behind_a_request_are_nothing(scene: Scene) -> None:
+    scene.channel.received(TAKE + b"\r\n")
+    scene.channel.service()
+    assert scene.server.leaving == [scene.channel]
+
+
+def test_a_client_that_is_gone_before_the_worker_is_done_is_not_passed_on(scene: Scene) -> None:
+    scene.during = scene.channel.handle_close
+    scene.channel.received(TAKE)
+    scene.channel.service()
+    for channel in scene.server.leaving:
+        channel.leave()
+    assert scene.taken == []
+
+
+def test_only_the_worker_that_took_a_connection_lets_go_of_it(scene: Scene) -> None:
+    # The first worker has answered and is about to return from `service`; the I/O thread reads
+    # the next request, and another worker takes the connection for it.
+    channel, server = scene.channel, scene.server
+
+    def overtake() -> None:
+        server.on_pull = lambda: None
+        channel.received(TAKE)
+        channel.service()
+
+    server.on_pull = overtake
+    channel.received(GET)
+    channel.service()
+    assert scene.answer().endswith(b"ok")
+    assert server.leaving == [channel]
+
+
+def test_a_keep_alive_connection_serves_and_can_be_taken(scene: Scene) -> None:
+    for _ in range(3):
+        scene.channel.received(GET)
+        scene.channel.service()
+        assert scene.answer().endswith(b"ok")
+    scene.channel.received(TAKE)
+    scene.channel.service()
+    assert scene.server.leaving == [scene.channel]
+
+
+def test_the_environment_leaves_no_cycle(scene: Scene) -> None:
+    import gc
+
+    gc.collect()
+    gc.disable()
+    try:
+        scene.channel.received(GET)
+        scene.channel.service()
+        scene.answer()
+        found = [each for each in gc.get_objects() if isinstance(each, hijack.Task)]
+    finally:
+        gc.enable()
+    assert found == []
+
+
+# Deadlines
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    fake = Clock()
+    monkeypatch.setattr(hijack, "time", fake)
+    return fake
+
+
+def test_the_head_is_due_in_time_however_it_trickles(clock: Clock) -> None:
+    scene = Scene()
+    for byte in GET[:-2]:
+        assert not scene.channel.overdue(clock.now, 10)
+        clock.now += 10 / (len(GET) - 2)
+        scene.channel.received(bytes([byte]))
+    assert scene.channel.overdue(clock.now + 0.1, 10)
+    scene.close()
+
+
+def test_blank_lines_gain_no_time(clock: Clock) -> None:
+    scene = Scene()
+    for _ in range(11):
+        scene.channel.received(b"\r\n\r\n")
+        clock.now += 1
+    assert scene.channel.overdue(clock.now, 10)
+    scene.close()
+
+
+def test_silence_is_overdue_before_the_first_request_only(clock: Clock) -> None:
+    scene = Scene()
+    assert scene.channel.overdue(clock.now + 11, 10)
+    scene.channel.received(GET)
+    assert not scene.channel.overdue(clock.now + 11, 10), "it is our turn"
+    scene.channel.service()
+    assert not scene.channel.overdue(clock.now + 1000, 10), "keep-alive"
+    clock.now += 1000
+    scene.channel.received(GET[:5])
+    assert not scene.channel.overdue(clock.now + 9, 10)
+    assert scene.channel.overdue(clock.now + 11, 10)
+    scene.close()
+
+
+def test_a_body_has_longer(clock: Clock) -> None:
+    scene = Scene()
+    scene.channel.received(POST[:-1])
+    assert not scene.channel.overdue(clock.now + 11, 10)
+    assert scene.channel.overdue(clock.now + 10 * BODY_FACTOR + 1, 10)
+    scene.channel.give_up()
+    assert scene.answer().startswith(b"HTTP/1.1 408 ")
+    assert scene.channel.will_close
+    scene.channel.request.close()
+    scene.close()
+
+
+def test_who_asked_nothing_is_told_nothing(clock: Clock) -> None:
+    scene = Scene()
+    scene.channel.give_up()
+    scene.client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        scene.client.recv(1)
+    scene.close()
+
+
+# A front whose I/O thread is this one
+
+
+class Stand:
+    """A listening front; `turn` is one turn of its I/O loop."""
+
+    def __init__(self, application: Any, **changes: Any) -> None:
+        self.fronts = Fronts()
+        options: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "port": 0,
+            "unix_path": "",
+            "threads": 2,
+            "max_body": 1000,
+            "channels": 100,
+            "trusted_proxy": "",
+            "head_seconds": 10.0,
+            "per_address": 0,
+            "unlimited": frozenset(),
+            "every_second": lambda: None,
+        }
+        self.port = self.fronts.listen(application, **{**options, **changes})
+        self.front: Front = self.fronts._fronts[0]
+        self.clients: list[socket.socket] = []
+
+    def turn(self, times: int = 1) -> None:
+        for _ in range(times):
+            wasyncore.loop(timeout=0.05, use_poll=True, map=self.fronts._map, count=1)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline
+            self.turn()
+
+    def connect(self, source: str = "127.0.0.1") -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", self.port), 5, (source, 0))
+        self.clients.append(client)
+        return client
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.fronts.stop()
+        for each in list(self.fronts._map.values()):
+            each.close()
+
+
+@pytest.fixture
+def make_stand() -> Iterator[Callable[..., Stand]]:
+    stands: list[Stand] = []
+
+    def make(application: Any = None, **changes: Any) -> Stand:
+        stands.append(Stand(application or (lambda environ, start: []), **changes))
+        return stands[-1]
+
+    yield make
+    for stand in stands:
+        stand.close()
+
+
+def test_one_turn_accepts_all_that_wait(make_stand: Callable[..., Stand]) -> None:
+    stand = make_stand()
+    for _ in range(10):
+        stand.connect()
+    stand.turn()
+    assert len(stand.front.active_channels) == 10
+
+
+def test_an_address_that_opens_and_asks_nothing_is_limited(
+    make_stand: Callable[..., Stand],
+) -> None:
+    stand = make_stand(per_address=3, unlimited=frozenset({"127.0.0.9"}))
+    for _ in range(5):
+        stand.connect("127.0.0.2")
+    for _ in range(5):
+        stand.connect("127.0.0.9")
+    stand.connect("127.0.0.3")
+    stand.until(lambda: len(stand.front.active_channels) == 3 + 5 + 1)
+    stand.turn(2)
+    assert stand.front._incomplete == {"127.0.0.2": 3, "127.0.0.3": 1}
+    for client in stand.clients:
+        client.close()
+    stand.until(lambda: not stand.front.active_channels)
+    assert not stand.front._incomplete
+
+
+def test_a_connection_counts_until_its_request_is_complete(
+    make_stand: Callable[..., Stand],
+) -> None:
+    def application(_: Any, start: Any) -> list[bytes]:
+        start("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    stand = make_stand(application, per_address=3)
+    channels = stand.front.active_channels
+    for _ in range(10):
+        client = stand.connect("127.0.0.2")
+        client.sendall(GET)
+        stand.until(
+            lambda: (
+                len(channels) == len(stand.clients)
+                and all(channel.served for channel in channels.values())
+            )
+        )
+        assert not stand.front._incomplete
+        assert client.recv(1000).endswith(b"ok")
+    assert len(stand.front.active_channels) == 10
+
+
+def test_a_connection_that_comes_back_is_no_handshake(make_stand: Callable[..., Stand]) -> None:
+    stand = make_stand(per_address=1)
+    stand.connect("127.0.0.2")
+    stand.until(lambda: stand.front._incomplete == {"127.0.0.2": 1})
+    client, ours = socket.socketpair()
+    stand.front.readmit(ours, ("127.0.0.2", 9))
+    stand.turn(3)
+    assert stand.front._incomplete == {"127.0.0.2": 1}
+    client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        client.recv(1)
+    client.close()
+    stand.until(lambda: len(stand.front.active_channels) == 1)
+
+
+def test_a_connection_that_closed_meanwhile_does_not_come_back(
+    make_stand: Callable[..., Stand],
+) -> None:
+    stand = make_stand()
+    client, ours = socket.socketpair()
+    client.close()
+    ours.close()
+    stand.front.readmit(ours, ("127.0.0.2", 9))
+    assert not stand.front.active_channels
+
+
+def test_a_reset_in_the_turn_of_the_request_reaches_nobody(
+    make_stand: Callable[..., Stand],
+) -> None:
+    # poll reports the request and the reset together: waitress starts a worker and then closes.
+    entered, closed = threading.Event(), threading.Event()
+    taken: list[socket.socket] = []
+
+    def application(environ: Any, _: Any) -> list[bytes]:
+        entered.set()
+        assert closed.wait(10)
+        environ["push_server.hijack"](lambda sock, back: taken.append(sock))
+        return []
+
+    stand = make_stand(application)
+    client = stand.connect()
+    stand.until(lambda: bool(stand.front.active_channels))
+    (channel,) = stand.front.active_channels.values()
+    add_task = stand.front.add_task
+
+    def start_and_see(task: Any) -> None:
+        add_task(task)
+        assert entered.wait(10)
+
+    stand.front.add_task = start_and_see
+    client.sendall(GET)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    stand.until(lambda: channel.socket is None)
+    closed.set()
+    stand.until(lambda: channel.served)
+    stand.turn(3)
+    assert taken == []
+
+
+def test_many_leave_in_one_turn_and_come_back(make_stand: Callable[..., Stand]) -> None:
+    taken: list[tuple[socket.socket, Any]] = []
+
+    def application(environ: Any, _: Any) -> list[bytes]:
+        environ["push_server.hijack"](lambda *given: taken.append(given))
+        return []
+
+    stand = make_stand(application)
+    for _ in range(20):
+        stand.connect().sendall(GET)
+    stand.until(lambda: len(taken) == 20)
+    assert not stand.front.active_channels
+    for sock, give_back in taken:
+        sock.send(b"an answer of the hub")
+        give_back(sock)
+    stand.until(lambda: len(stand.front.active_channels) == 20)
+    for client in stand.clients:
+        assert client.recv(100) == b"an answer of the hub"
+        client.sendall(GET)
+    stand.until(lambda: len(taken) == 40)
+    for sock, _ in taken[20:]:
+        sock.close()
+
+
+def test_the_crowded_house_closes_the_longest_idle(make_stand: Callable[..., Stand]) -> None:
+    stand = make_stand(channels=10)
+    pairs = [socket.socketpair() for _ in range(9)]
+    for number, (client, ours) in enumerate(pairs):
+        stand.clients.append(client)
+        stand.front.readmit(ours, ("192.0.2.1", number))
+        list(stand.front.active_channels.values())[-1].owes_since = float(number)
+    excess = len(stand.fronts._map) - 8
+    assert excess > 0
+    stand.front.maintenance(time.time())
+    closing = [channel.will_close for channel in stand.front.active_channels.values()]
+    assert closing == [True] * excess + [False] * (9 - excess)
+
+
+def test_maintenance_gives_up_on_the_overdue_and_tells_the_house(
+    make_stand: Callable[..., Stand],
+) -> None:
+    beats: list[int] = []
+    stand = make_stand(head_seconds=0.0, every_second=lambda: beats.append(1))
+    client = stand.connect()
+    stand.until(lambda: bool(stand.front.active_channels))
+    client.sendall(GET[:10])
+    stand.until(lambda: bool(beats) and not stand.front.active_channels)
+    assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_stop_accepting_and_stop(make_stand: Callable[..., Stand]) -> None:
+    stand = make_stand()
+    client = stand.connect()
+    stand.until(lambda: bool(stand.front.active_channels))
+    stand.fronts.stop_accepting()
+    stand.turn(3)
+    with pytest.raises(ConnectionRefusedError):
+        stand.connect()
+    assert len(stand.front.active_channels) == 1
+    stand.fronts.stop()
+    stand.fronts.run()  # returns at once
+    client.close()
+
+
+def test_a_unix_socket(make_stand: Callable[..., Stand], tmp_path: Any) -> None:
+    path = str(tmp_path / "api.sock")
+    seen: list[str] = []
+
+    def application(environ: Any, start: Any) -> list[bytes]:
+        seen.append(environ["REMOTE_ADDR"])
+        start("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    stand = make_stand(application, unix_path=path)
+    assert stand.port == 0
+    client = socket.socket(socket.AF_UNIX)
+    stand.clients.append(client)
+    client.connect(path)
+    client.sendall(GET)
+    stand.until(lambda: bool(seen))
+    assert client.recv(1000).endswith(b"ok")
+    assert seen == ["localhost"]
