@@ -7,6 +7,7 @@ never be answered: somebody else's proxy may believe it belongs to another user.
 
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -360,6 +361,69 @@ def test_31_half_a_request_behind_one_that_is_handed_over(push: PushServer, cut:
     answer = push.raw([first + second[:cut], second[cut:]], timeout=5)
     assert answer.closed
     assert [r.status for r in parse_responses(answer)] in ([400], [200, 404]), answer
+
+
+@pytest.mark.parametrize("cut", [20, 60, 200])
+def test_31_part_of_a_post_behind_one_that_is_handed_over(push: PushServer, cut: int) -> None:
+    # The same with a body, of which a part comes along and the rest later. Whoever gets it must
+    # have all of it, or refuse the first.
+    token = push.token(f"http{next(_numbers)}", pub_ch=["pipe:*"])
+    channel = f"pipe:{next(_numbers)}"
+    headers = {**push.head(), "Authorization": f"Bearer {token}"}
+    first = request_bytes("GET", "/subscribe/poll?channel=x", headers)
+    body = b'{"channel":"%b","data":"%b"}' % (channel.encode(), b"x" * 300)
+    json_headers = {**headers, "Content-Type": "application/json", "Connection": "close"}
+    second = request_bytes("POST", "/publish", json_headers, body)
+    place = len(second) - len(body) + cut
+    answer = push.raw([first + second[:place], second[place:]], timeout=5)
+    assert answer.closed
+    statuses = [response.status for response in parse_responses(answer)]
+    assert statuses in ([400], [200, 200]), answer
+    assert push.api("history", channel=channel)["offset"] == len(statuses) - 1
+
+
+def test_31_handed_over_and_back_by_many_at_once(push: PushServer) -> None:
+    # Sockets that change hands between three threads thousands of times: every answer must be
+    # the one to this client's last request, and each request is answered once.
+    failures: list[object] = []
+    until = time.monotonic() + 4
+    turns = [0] * 8
+
+    def work(worker: int) -> None:
+        token = push.token(f"hands{worker}")
+        headers = {**push.head(), "Authorization": f"Bearer {token}"}
+        try:
+            while time.monotonic() < until:
+                with push.wire() as wire:
+                    # Some leave in the middle of it.
+                    for turn in range(worker * 7 % 50 + 10):
+                        turns[worker] += 1
+                        name = f"hand:{worker}.{turns[worker]}"
+                        target = f"/subscribe/poll?channel={name}"
+                        wire.send(request_bytes("GET", target, headers))
+                        if turn % 3 == 0:
+                            # Sent before the answer: it waits for whoever has the socket then.
+                            wire.send(request_bytes("GET", f"/no/{name}", headers))
+                        answer = read_response(wire)
+                        if turn % 3 == 0 and answer.status == 400:
+                            break
+                        (hello,) = answer.json()["control"]
+                        if set(hello["channels"]) != {f"user:hands{worker}", name}:
+                            failures.append((name, hello))
+                        if turn % 3 == 0 and read_response(wire).status != 404:
+                            failures.append((name, "no second answer"))
+                        if wire.buffer:
+                            failures.append((name, wire.buffer))
+        except Exception as error:  # noqa: BLE001  reported by the test, in its own thread
+            failures.append((worker, turns[worker], repr(error)))
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(len(turns))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert failures == []
+    assert min(turns) > 20, turns
 
 
 class Drip:
