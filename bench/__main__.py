@@ -8,8 +8,7 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from bench import report
 from bench.load import compile_program
@@ -42,34 +41,36 @@ class Run:
         self.parts = parts
         self.servers = servers
         self.values: dict[str, dict[str, list[float]]] = {server.name: {} for server in servers}
+        self.title = ""
+        self.begun = time.monotonic()
 
     def measure(self) -> None:
         """All parts, the servers taking turns."""
         in_rounds = [part for part in self.parts if part in ROUND_PARTS]
         for number in range(self.plan.rounds if in_rounds else 0):
-            for server in self.servers:
-                with self.step(f"round {number + 1}/{self.plan.rounds}", server):
-                    self.keep(server, measure_round(server, self.plan, in_rounds))
+            self.title = f"round {number + 1} of {self.plan.rounds}"
+            for name, figures in measure_round(
+                self.servers, self.plan, in_rounds, self.say
+            ).items():
+                self.keep(name, figures)
         for part, measure in (("durable", measure_durable), ("stopped", measure_stopped)):
             if part in self.parts and PushServer in self.servers:
-                with self.step(part, PushServer):
-                    self.keep(PushServer, measure(self.plan))
+                self.title = part
+                self.say("measure", PushServer.name)
+                self.keep(PushServer.name, measure(self.plan))
 
-    def keep(self, server: type[Server], figures: Figures) -> None:
+    def keep(self, name: str, figures: Figures) -> None:
         """Add one value to each figure, and show them."""
+        print(f"  {name}", file=sys.stderr)
         for key, value in figures.items():
-            self.values[server.name].setdefault(key, []).append(value)
-        for key, value in figures.items():
+            self.values[name].setdefault(key, []).append(value)
             figure = report.FIGURES[key]
             print(f"    {figure.title:44} {report.show(figure, [value])}", file=sys.stderr)
 
-    @contextmanager
-    def step(self, what: str, server: type[Server]) -> Iterator[None]:
-        """Say what runs now, and how long it took."""
-        begun = time.monotonic()
-        print(f"{what}: {server.name}", file=sys.stderr, flush=True)
-        yield
-        print(f"    {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
+    def say(self, what: str, server: str) -> None:
+        """Tell whoever waits what runs now."""
+        seconds = time.monotonic() - self.begun
+        print(f"{seconds:5.0f} s  {self.title}: {what}, {server}", file=sys.stderr, flush=True)
 
 
 def arguments() -> argparse.Namespace:

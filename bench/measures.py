@@ -1,10 +1,10 @@
 """What is measured, and how.
 
-A *round* starts one server afresh, connects the subscribers, lets them idle, publishes in
-three ways, and stops the server. Rounds of the servers alternate, so that whatever else the
-machine does in these minutes hits all of them, and ratios are taken round by round. Two
-measures stand alone because they need other crowds: `durable` (no subscribers) and `stopped`
-(many that do not read).
+A *round* starts all servers afresh, connects the subscribers of each, publishes to them in
+three ways, and stops the servers. Only one works at a time; in the fan-out they take turns
+every few publications, so that whatever else the machine does hits all of them alike, and
+ratios are taken round by round. Two measures stand alone because they need other crowds:
+`durable` (no subscribers) and `stopped` (many that do not read).
 
 Each function returns figures by the keys of `report.FIGURES`.
 """
@@ -13,6 +13,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from bench.load import Load
@@ -32,8 +33,14 @@ ROUND_PARTS = ("connect", "memory", "fanout", "burst", "batch")
 PARTS = (*ROUND_PARTS, "durable", "stopped")
 """What `--only` takes."""
 
+LIFETIME = 300
+"""Seconds after which a load generator ends itself, whatever happens to us."""
 WARM_UP_CLIENTS = 300
 WARM_UP_PUBLICATIONS = 5
+TURN = 10
+"""Publications of one server before the next has its turn."""
+REST = 0.02
+"""Seconds after which a server that has made its deliveries is done with the rest, too."""
 PAUSE = 0.002
 """Seconds between a publication's last delivery and the next publication: long enough that no
 two ever meet in one turn of a server's loop."""
@@ -66,29 +73,34 @@ class Plan:
         return max(self.subscribers, self.others + self.stopped) + 500
 
 
-QUICK = Plan(rounds=2, publications=30, durable_seconds=1.5, floods=60)
+QUICK = Plan(rounds=2, publications=40, durable_seconds=1.5, floods=60)
 
 
-def measure_round(kind: type[Server], plan: Plan, parts: Sequence[str]) -> Figures:
-    """One round of one server."""
-    figures: Figures = {}
-    with kind() as server:
-        lifetime = 60 + plan.subscribers // 20
-        with Load(server.port, server.requests(WARM_UP_CLIENTS), lifetime) as guests:
-            guests.open(WARM_UP_CLIENTS)
-        settle(server)
-        with Load(server.port, server.requests(plan.subscribers), lifetime) as load:
-            figures |= _connect(server, load, plan)
-            crowd = Crowd(server, load, plan.subscribers)
-            if set(parts) & {"fanout", "burst", "batch"}:
-                for _ in range(WARM_UP_PUBLICATIONS):
-                    crowd.publish_one()
-            if "fanout" in parts:
-                figures |= _fanout(crowd, plan)
+def measure_round(
+    kinds: Sequence[type[Server]],
+    plan: Plan,
+    parts: Sequence[str],
+    say: Callable[[str, str], None],
+) -> dict[str, Figures]:
+    """One round of all servers: their figures by name. `say` is told what runs now."""
+    figures: dict[str, Figures] = {}
+    with ExitStack() as stack:
+        crowds = []
+        for kind in kinds:
+            say("connect", kind.name)
+            crowd, figures[kind.name] = _connect(stack, kind, plan)
+            crowds.append(crowd)
+        if "fanout" in parts:
+            say("fan out", "all in turn")
+            for crowd, found in zip(crowds, _fanout(crowds, plan), strict=True):
+                figures[crowd.server.name] |= found
+        for crowd in crowds:
             if "burst" in parts:
-                figures |= _burst(crowd, plan)
-            if "batch" in parts and isinstance(server, PushServer):
-                figures |= _batch(crowd, server, plan)
+                say("burst", crowd.server.name)
+                figures[crowd.server.name] |= _burst(crowd, plan)
+            if "batch" in parts and isinstance(crowd.server, PushServer):
+                say("batch", crowd.server.name)
+                figures[crowd.server.name] |= _batch(crowd, crowd.server, plan)
     return figures
 
 
@@ -99,6 +111,8 @@ class Crowd:
         self.server = server
         self.load = load
         self.clients = clients
+        self.answer_times: list[float] = []
+        """Seconds that publishers have waited for their answers."""
         self._next = 0
 
     def take(self, count: int) -> range:
@@ -111,6 +125,7 @@ class Crowd:
         [number] = self.take(1)
         begun = time.monotonic_ns()
         self.server.publish(number)
+        self.answer_times.append((time.monotonic_ns() - begun) / 1e9)
         return self._seconds_until_all_have(range(number, number + 1), begun)
 
     def publish_many(self, publish: Callable[[range], None], count: int) -> float:
@@ -137,30 +152,48 @@ def settle(server: Server, seconds: float = 10.0) -> float:
     return used
 
 
-def _connect(server: Server, load: Load, plan: Plan) -> Figures:
-    memory = resident_bytes(server.pids)
+def _connect(stack: ExitStack, kind: type[Server], plan: Plan) -> tuple[Crowd, Figures]:
+    """Start a server, connect its subscribers, and keep both until `stack` is left."""
+    server = stack.enter_context(kind())
+    with Load(server.port, server.requests(WARM_UP_CLIENTS), LIFETIME) as guests:
+        guests.open(WARM_UP_CLIENTS)
+    load = stack.enter_context(Load(server.port, server.requests(plan.subscribers), LIFETIME))
     cpu = settle(server)
+    memory = resident_bytes(server.pids)
     opened = load.open(plan.subscribers)
     cpu = settle(server) - cpu
-    return {
+    return Crowd(server, load, plan.subscribers), {
         "connect_cpu": cpu / plan.subscribers * MICRO,
         "connects": plan.subscribers / opened.seconds,
         "memory": (resident_bytes(server.pids) - memory) / plan.subscribers,
     }
 
 
-def _fanout(crowd: Crowd, plan: Plan) -> Figures:
-    latencies = []
-    cpu = settle(crowd.server)
-    for _ in range(plan.publications):
-        latencies.append(crowd.publish_one())
-        time.sleep(PAUSE)
-    cpu = settle(crowd.server) - cpu
-    return {
-        "delivery_cpu": cpu / (plan.publications * crowd.clients) * MICRO,
-        "latency_p50": quantile(latencies, 0.5) * MILLI,
-        "latency_p99": quantile(latencies, 0.99) * MILLI,
-    }
+def _fanout(crowds: Sequence[Crowd], plan: Plan) -> list[Figures]:
+    """One publication at a time, `TURN` of them in each turn of a server."""
+    cpu = [0.0] * len(crowds)
+    latencies: list[list[float]] = [[] for _ in crowds]
+    for _ in range(plan.publications // TURN):
+        for place, crowd in enumerate(crowds):
+            # Not counted: it brings code and sockets back into the caches of the CPU.
+            crowd.publish_one()
+            time.sleep(REST)
+            used = cpu_seconds(crowd.server.pids)
+            for _ in range(TURN):
+                latencies[place].append(crowd.publish_one())
+                time.sleep(PAUSE)
+            time.sleep(REST)
+            cpu[place] += cpu_seconds(crowd.server.pids) - used
+    return [
+        {
+            "delivery_cpu": used / (len(seconds) * crowd.clients) * MICRO,
+            "latency_p50": quantile(seconds, 0.5) * MILLI,
+            "latency_p99": quantile(seconds, 0.99) * MILLI,
+            "answer_p50": quantile(crowd.answer_times, 0.5) * MILLI,
+            "answer_p99": quantile(crowd.answer_times, 0.99) * MILLI,
+        }
+        for crowd, used, seconds in zip(crowds, cpu, latencies, strict=True)
+    ]
 
 
 def _burst(crowd: Crowd, plan: Plan) -> Figures:
@@ -168,11 +201,13 @@ def _burst(crowd: Crowd, plan: Plan) -> Figures:
         for number in numbers:
             crowd.server.publish(number)
 
+    crowd.publish_one()
     seconds = crowd.publish_many(publish, plan.publications)
     return {"burst": plan.publications * crowd.clients / seconds}
 
 
 def _batch(crowd: Crowd, server: PushServer, plan: Plan) -> Figures:
+    crowd.publish_one()
     cpu = settle(server)
     seconds = crowd.publish_many(server.publish_batch, plan.batch)
     cpu = settle(server) - cpu
@@ -231,7 +266,7 @@ def measure_stopped(plan: Plan) -> Figures:
     with StoppingPushServer() as server:
         server.others = plan.others
         requests = server.requests(plan.others + plan.stopped)
-        with Load(server.port, requests, lifetime=240) as load:
+        with Load(server.port, requests, LIFETIME) as load:
             load.open(plan.others)
             load.open(plan.stopped, receive_buffer=SMALL_BUFFER)
             settle(server)

@@ -37,6 +37,8 @@ COMPARED = (
     Figure("delivery_cpu", "server CPU per delivery", "µs", 2),
     Figure("latency_p50", "publish to last subscriber, median", "ms", 1),
     Figure("latency_p99", "publish to last subscriber, 99 %", "ms", 1),
+    Figure("answer_p50", "publish to the publisher's answer, median", "ms", 1),
+    Figure("answer_p99", "publish to the publisher's answer, 99 %", "ms", 1),
     Figure("burst", "burst: deliveries per second", "/s"),
     Figure("batch_cpu", "server CPU per delivery, one batch", "µs", 2),
     Figure("batch", "one batch: deliveries per second", "/s"),
