@@ -33,6 +33,8 @@ from push_server.watch import Watch
 
 TICK = 0.25
 """Seconds; the grain of every deadline a subscriber has."""
+LARGE_ROOM = 200
+ANSWER_SECONDS = 0.001
 WARN_SECONDS = 60.0
 """How long before its end a stream says `expiring`, if it lives that long."""
 HELD_LIMIT = 10_000
@@ -95,10 +97,16 @@ class Hub:
 
     def deliver(self, channel: str, publications: Sequence[Publication]) -> None:
         """Take the next publications of a channel (the broker's callback)."""
-        if channel not in self._rooms:
+        room = self._rooms.get(channel)
+        if room is None:
             return
         if not self._due:
-            self.loop.call_soon(self._fan_out)
+            # The publisher's answer needs a few more turns of the loop, and a large fan-out takes
+            # tens of milliseconds: the answer goes first.
+            if len(room) < LARGE_ROOM:
+                self.loop.call_soon(self._fan_out)
+            else:
+                self.loop.call_later(ANSWER_SECONDS, self._fan_out)
         self._due.setdefault(channel, []).extend(publications)
 
     def _fan_out(self) -> None:
@@ -387,6 +395,7 @@ class Hub:
 
     def revoke(self, revocation: Revocation) -> None:
         """Close every stream whose token is meant (the broker's callback)."""
+        self._revocations.forget(time.time())
         self._revocations.add(revocation)
         meant = self.meant(revocation)
         for subscriber in meant:
