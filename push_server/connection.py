@@ -10,7 +10,8 @@ it missed.
 `IteratorConnection` is the same thing where there is no socket to take, under any other WSGI
 server: the bytes go through a queue to the thread that serves the response.
 
-Event loop only, except `IteratorConnection.__iter__`. Imported by the hub and the crossing.
+Event loop only, except for taking from an `IteratorConnection`. Imported by the hub, which owns
+connections, and by the subscribe door, which makes them.
 """
 
 import socket
@@ -25,6 +26,7 @@ from push_server.watch import Watch
 MIN_DRAIN_RATE = 1024
 """Bytes per second; a blocked reader that takes less over `MIN_DRAIN_SECONDS` is cut."""
 MIN_DRAIN_SECONDS = 60.0
+LOOK_AGAIN_SECONDS = 0.05
 
 
 class Owner(Protocol):
@@ -214,10 +216,9 @@ class IteratorConnection:
 
     _END = b""
 
-    def __init__(self, owner: Owner, post: Callable[..., None]) -> None:
+    def __init__(self, owner: Owner) -> None:
         self.subscriber: Any = None
         self._owner = owner
-        self._post = post
         self._queue: SimpleQueue[bytes] = SimpleQueue()
         self._written = 0
         self._taken = 0
@@ -240,8 +241,8 @@ class IteratorConnection:
         self._queue.put(data)
 
     def when_idle(self, callback: Callable[[], None]) -> None:
-        """Call back in the next turn: the queue is bounded by the budget anyway."""
-        self._owner.loop.call_soon(callback)
+        """Call back soon, for another look: the serving thread does not say when it took all."""
+        self._owner.loop.call_later(LOOK_AGAIN_SECONDS, callback)
 
     def finish(self) -> None:
         """End the response after what was written."""
@@ -259,13 +260,7 @@ class IteratorConnection:
             self._owner.closed(self, reason)
 
     def __iter__(self) -> Iterator[bytes]:
-        """What was written (worker thread). Ends with the stream; closing it ends the stream."""
-        try:
-            while True:
-                data = self._queue.get()
-                if data == self._END:
-                    return
-                self._taken += len(data)
-                yield data
-        finally:
-            self._post(self.close, "gone")
+        """What was written, up to the end of the stream (worker thread)."""
+        while data := self._queue.get():
+            self._taken += len(data)
+            yield data

@@ -29,7 +29,7 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import Error
 
 from push_server import log
-from push_server.addresses import address_group
+from push_server.addresses import UNIX_PEER, address_group
 from push_server.publications import dump_json
 from push_server.transports.base import response
 
@@ -363,6 +363,10 @@ class TcpFront(Front, TcpWSGIServer):  # type: ignore[misc]
 class UnixFront(Front, UnixWSGIServer):  # type: ignore[misc]
     """A front on a Unix socket."""
 
+    def fix_addr(self, addr: Any) -> tuple[str, None]:
+        """waitress says "localhost", which is no address either."""
+        return UNIX_PEER, None
+
 
 class Fronts:
     """All listeners of this process on one I/O thread: the thread that calls `run`."""
@@ -456,7 +460,10 @@ class Fronts:
             front.trigger.pull_trigger(lambda front=front: wasyncore.dispatcher.close(front))
 
     def stop(self) -> None:
-        """Finish the requests under way, at most five seconds, and end `run` (any thread)."""
+        """Finish the requests under way and end `run` (any thread).
+
+        Each listener has at most five seconds.
+        """
         for dispatcher in self._dispatchers:
             dispatcher.shutdown()
         self._running = False

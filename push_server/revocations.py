@@ -55,10 +55,12 @@ class Revocations:
         )
 
     def forget(self, now: float) -> None:
-        """Drop those that have outlived every token they meant."""
-        for key, revocation in list(self._in_force.items()):
-            if revocation.expires < now:
-                del self._in_force[key]
+        """Drop those, oldest first, that have outlived every token they meant."""
+        while self._in_force:
+            oldest = next(iter(self._in_force))
+            if self._in_force[oldest].expires >= now:
+                return
+            del self._in_force[oldest]
 
     def __len__(self) -> int:
         return len(self._in_force)

@@ -17,6 +17,7 @@ import sys
 import threading
 
 from push_server import log
+from push_server.addresses import without_limit
 from push_server.brokers import make_broker
 from push_server.crossing import EXIT_DEAD_THREAD, Crossing
 from push_server.doors.context import Context
@@ -33,7 +34,6 @@ EXIT_SETTINGS = 2
 """Exit status when the configuration cannot be used."""
 DRAIN_SECONDS = 5.0
 """How long clients have to take their last words."""
-RESERVED_DESCRIPTORS = 64
 INTERNAL_THREADS = 16
 """Workers of the internal listener. Each waits for one commit; together they make a group."""
 
@@ -100,8 +100,8 @@ class _House:
         except BaseException:
             await self._context.broker.close()
             raise
-        thread = threading.Thread(target=self._serve_http, name="waitress-io", daemon=True)
-        thread.start()
+        self._thread = threading.Thread(target=self._serve_http, name="waitress-io", daemon=True)
+        self._thread.start()
         loop = asyncio.get_running_loop()
         for name in ("SIGTERM", "SIGINT"):
             loop.add_signal_handler(getattr(signal, name), self._stopping.set)
@@ -112,7 +112,7 @@ class _House:
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), 1.0)
-            if not thread.is_alive():
+            if not self._thread.is_alive():
                 log.warn("front.dead")
                 os._exit(EXIT_DEAD_THREAD)
         await self._stop()
@@ -142,7 +142,7 @@ class _House:
                     trusted_proxy=settings.trusted_proxy if public else "",
                     head_seconds=settings.handshake_timeout,
                     per_address=settings.handshakes_per_ip if public else 0,
-                    unlimited=frozenset((*settings.unlimited_addresses, settings.trusted_proxy)),
+                    unlimited=without_limit(settings.unlimited_addresses, settings.trusted_proxy),
                     every_second=self._context.crossing.check_loop,
                 )
             except OSError as error:
@@ -157,10 +157,11 @@ class _House:
             log.error("front.failed", failure)  # the loop sees that this thread is gone
 
     def _reload(self) -> None:
-        """Take keys, namespaces, origins and limits from the configuration again (SIGHUP).
+        """Take keys, namespaces and origins from the configuration again (SIGHUP).
 
-        Only what is read anew on every request changes; addresses and the broker stay as they
-        are until a restart. A configuration that cannot be used changes nothing.
+        Only what is read anew on every request changes, limits of a single request among it;
+        the limits of the hub, the addresses and the broker stay as they are until a restart. A
+        configuration that cannot be used changes nothing.
         """
         try:
             settings = load_settings(self._config_path, os.environ)
@@ -182,6 +183,8 @@ class _House:
             await asyncio.wait_for(context.hub.empty.wait(), DRAIN_SECONDS)
         # The workers need the loop to finish, so they are waited for in a thread.
         await asyncio.to_thread(self._fronts.stop)
+        # So that no connection is handed to a hub that has closed.
+        await asyncio.to_thread(self._thread.join, DRAIN_SECONDS)
         context.hub.close()
         await context.broker.close()
         log.info("stopped")

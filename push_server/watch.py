@@ -4,12 +4,14 @@ Almost every event on an idle connection is its end. Registering each socket wit
 half a kilobyte (a handle, a context, a key, a tuple) and ten microseconds; a selector of our own,
 which asyncio sees as one descriptor (epoll and kqueue both can be nested), costs a third of both.
 
-Event loop only. Imported by the hub.
+Event loop only. Imported by the hub and its connections.
 """
 
 import selectors
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+
+from push_server import log
 
 
 class Watch:
@@ -37,4 +39,8 @@ class Watch:
     def _ready(self) -> None:
         for key, _ in self._selector.select(0):
             callback: Callable[[], None] = key.data
-            callback()
+            try:
+                callback()
+            except Exception as failure:  # noqa: BLE001  # one connection, not all behind it
+                log.error("watch.failed", failure)
+                self.drop(key.fd)  # it would be ready again at once, and for ever

@@ -43,9 +43,13 @@ class Applications:
             await self._context.broker.close()
 
         asyncio.run_coroutine_threadsafe(finish(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        _end(self._loop, self._thread)
+
+
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
 
 
 def start(settings: Settings) -> Applications:
@@ -53,7 +57,11 @@ def start(settings: Settings) -> Applications:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="push-loop", daemon=True)
     thread.start()
-    context = asyncio.run_coroutine_threadsafe(make_context(settings), loop).result()
+    try:
+        context = asyncio.run_coroutine_threadsafe(make_context(settings), loop).result()
+    except BaseException:
+        _end(loop, thread)
+        raise
     return Applications(make_public(context), make_internal(context), context, loop, thread)
 
 

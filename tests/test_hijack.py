@@ -13,6 +13,7 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
 from push_server import hijack
+from push_server.addresses import without_limit
 from push_server.hijack import BODY_FACTOR, HEADER_COUNT, Channel, Front, Fronts, StrictParser
 
 GET = b"GET /x HTTP/1.1\r\nHost: push.example\r\n\r\n"
@@ -594,8 +595,11 @@ def test_stop_accepting_and_stop(make_stand: Callable[..., Stand]) -> None:
     client.close()
 
 
-def test_a_unix_socket(make_stand: Callable[..., Stand], tmp_path: Any) -> None:
-    path = str(tmp_path / "api.sock")
+def test_those_on_a_unix_socket_are_not_one_address(
+    make_stand: Callable[..., Stand], tmp_path: Any
+) -> None:
+    # A proxy brings everybody through it.
+    path = str(tmp_path / "push.sock")
     seen: list[str] = []
 
     def application(environ: Any, start: Any) -> list[bytes]:
@@ -603,12 +607,18 @@ def test_a_unix_socket(make_stand: Callable[..., Stand], tmp_path: Any) -> None:
         start("200 OK", [("Content-Length", "2")])
         return [b"ok"]
 
-    stand = make_stand(application, unix_path=path)
+    unlimited = without_limit(["127.0.0.1"], "192.0.2.7")
+    stand = make_stand(application, unix_path=path, per_address=1, unlimited=unlimited)
     assert stand.port == 0
-    client = socket.socket(socket.AF_UNIX)
-    stand.clients.append(client)
-    client.connect(path)
-    client.sendall(GET)
-    stand.until(lambda: bool(seen))
-    assert client.recv(1000).endswith(b"ok")
-    assert seen == ["localhost"]
+    for _ in range(3):
+        client = socket.socket(socket.AF_UNIX)
+        stand.clients.append(client)
+        client.connect(path)
+    stand.until(lambda: len(stand.front.active_channels) == 3)
+    stand.turn(2)
+    for client in stand.clients:
+        client.sendall(GET)
+    stand.until(lambda: len(seen) == 3)
+    stand.turn(2)
+    assert all(client.recv(1000).endswith(b"ok") for client in stand.clients)
+    assert set(seen) <= unlimited

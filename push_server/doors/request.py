@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
 
+from push_server.addresses import UNIX_PEER
 from push_server.errors import BadInput, TooLarge, UnsupportedMedia
 
 JSON_DEPTH = 32
@@ -24,7 +25,7 @@ class Request:
         self.environ = environ
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ["PATH_INFO"]
-        self.ip: str = environ.get("REMOTE_ADDR") or "unix"
+        self.ip: str = environ.get("REMOTE_ADDR") or UNIX_PEER
 
     def header(self, name: str) -> str:
         """The value of a header, or an empty string."""

@@ -7,9 +7,10 @@ let go of one, else as an iterator that occupies this worker until the stream en
 
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
-from push_server.addresses import address_group
+from push_server.addresses import address_group, without_limit
 from push_server.channels import check_channel, personal_channel
 from push_server.connection import Connection, IteratorConnection, SocketConnection
 from push_server.doors.context import Context
@@ -37,8 +38,8 @@ class SubscribeDoor:
     def __init__(self, context: Context) -> None:
         self._context = context
         settings = context.settings
-        self._unlimited = frozenset((*settings.unlimited_addresses, settings.trusted_proxy))
-        self._blocking = threading.Semaphore(context.settings.blocking_connections)
+        self._unlimited = without_limit(settings.unlimited_addresses, settings.trusted_proxy)
+        self._blocking = threading.Semaphore(settings.blocking_connections)
 
     def __call__(self, request: Request, headers: Headers) -> Answer | None:
         """The answer, or None if the connection was taken."""
@@ -113,31 +114,44 @@ class SubscribeDoor:
         if not self._blocking.acquire(blocking=False):
             raise Unavailable("full", "`blocking_connections` are in use.", retry_after=5)
         context = self._context
-        connection = IteratorConnection(context.hub, context.crossing.post)
-        context.crossing.post(self._attach_iterator, order, connection)
+        connection = IteratorConnection(context.hub)
+        context.crossing.post(self._attach_iterator, order._replace(keep_alive=False), connection)
         pieces = iter(connection)
+
+        def close() -> None:
+            context.crossing.post(connection.close, "gone")
+            self._blocking.release()
+
         head = b""
         while b"\r\n\r\n" not in head:
             piece = next(pieces, None)
             if piece is None:
-                self._blocking.release()
+                close()
                 raise Unavailable("stopping", "The server is stopping.", retry_after=1)
             head += piece
         head, _, first = head.partition(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         fields = [tuple(line.split(": ", 1)) for line in lines[1:]]
         kept = [(name, value) for name, value in fields if name.lower() != "connection"]
-        return int(lines[0].split(" ")[1]), kept, self._body(first, pieces)
+        return int(lines[0].split(" ")[1]), kept, _Body(first, pieces, close)
 
     def _attach_iterator(self, order: SubscribeRequest, connection: Connection) -> None:
         self._context.crossing.spawn(self._context.hub.attach(order, connection))
 
-    def _body(self, first: bytes, rest: Iterable[bytes]) -> Iterable[bytes]:
-        try:
-            yield first
-            yield from rest
-        finally:
-            self._blocking.release()
+
+class _Body:
+    """The body of a blocking answer.
+
+    No generator: one that was never begun does not notice that it is closed, and a WSGI server
+    closes the answer of a client that left early without a look at it.
+    """
+
+    def __init__(self, first: bytes, rest: Iterable[bytes], close: Callable[[], None]) -> None:
+        self._pieces = chain([first], rest)
+        self.close = close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
 
 
 def _timeout(request: Request) -> float:
