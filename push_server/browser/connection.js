@@ -15,25 +15,25 @@
  * - A MessagePort has no close event. A page says goodbye in `pagehide`; one that crashed is
  *   found by pings, which a frame answers from its message handler, where no timer is clamped.
  *
- * Used by frame.js; as a worker it starts itself. Needs wire.js, session.js and pages.js.
+ * Used by frame.js; as a worker it starts itself. Needs wire.js, transports.js,
+ * session.js and pages.js.
  */
 "use strict";
 
 if (typeof importScripts === "function") {
   const version = self.location.search;
-  importScripts(`wire.js${version}`, `session.js${version}`, `pages.js${version}`);
+  const needed = ["wire.js", "transports.js", "session.js", "pages.js"];
+  importScripts(...needed.map((name) => name + version));
 }
 
 globalThis.PushConnection = (() => {
-  const { Refusal, TRANSPORTS, backoff, isChannel, pollOnce } = globalThis.PushWire;
+  const { Refusal, backoff, isChannel } = globalThis.PushWire;
+  const { Choice, TRANSPORTS, pollOnce } = globalThis.PushTransports;
   const { PushPage: Page, PushSession: Session } = globalThis;
 
   /** Time without a first line after which a stream is under suspicion. */
   const HELLO_TIMEOUT = 5000;
   const PROOF_GRACE = 1000;
-  /** How long a transport that was proved not to work is left alone; doubled each time. */
-  const AVOID = 10 * 60 * 1000;
-  const AVOID_CAP = 60 * 60 * 1000;
   /** Answers to a stream that say that somebody on the way does not know it. */
   const NOT_THERE = [404, 405, 406, 501];
   /** Two missed heartbeats, and a little for the network, mean that nobody is there. */
@@ -53,8 +53,6 @@ globalThis.PushConnection = (() => {
   const MAX_CHANNELS = 63;
   /** "replaced" means that this user has too many connections: hurrying back replaces another. */
   const REPLACED_DELAY = 30000;
-
-  /** @typedef {{reason: string, until: number, times: number}} Avoided */
 
   return class PushConnection {
     /** @param {{shared: boolean}} place whether this runs in a worker that pages share */
@@ -83,8 +81,7 @@ globalThis.PushConnection = (() => {
       /** @type {Set<string>} channels that made the server refuse a whole request */
       this.hopeless = new Set();
       this.maxChannels = MAX_CHANNELS;
-      /** @type {Map<string, Avoided>} */
-      this.avoided = new Map();
+      this.choice = new Choice();
       this.attempt = 0;
       this.interrupted = false;
       this.silences = 0;
@@ -142,9 +139,7 @@ globalThis.PushConnection = (() => {
      *   avoided?: [string, Avoided][]}} message
      */
     async attach(port, { instance, token, channels, since, avoided = [] }) {
-      for (const [name, why] of avoided) {
-        if (!this.avoided.has(name)) this.avoided.set(name, why);
-      }
+      this.choice.recall(avoided);
       const page = new Page(port, instance);
       this.pages.set(port, page);
       this.ticker = this.ticker || setInterval(() => this.tick(), TICK);
@@ -271,7 +266,7 @@ globalThis.PushConnection = (() => {
 
     /** @param {number} heartbeats */
     isSilent(heartbeats) {
-      if (!this.takes || !this.choose().beats) return false;
+      if (!this.takes || !this.choice.best().beats) return false;
       return Date.now() - this.heardAt > heartbeats * this.heartbeat * 1000 + HEARTBEAT_SLACK;
     }
 
@@ -331,7 +326,7 @@ globalThis.PushConnection = (() => {
 
     /** Connect once and stay as long as it lasts. Returns the milliseconds to wait then. */
     async connect() {
-      const transport = this.choose();
+      const transport = this.choice.best();
       const abort = new AbortController();
       this.abort = abort;
       this.takes = 0;
@@ -353,7 +348,7 @@ globalThis.PushConnection = (() => {
         for await (const batch of messages) {
           if (abort.signal.aborted) break;
           this.take(batch, transport.name);
-          if (this.choose() !== transport) this.restart("better", { planned: true });
+          if (this.choice.best() !== transport) this.restart("better", { planned: true });
         }
       } catch (error) {
         failure = error instanceof Refusal ? error : new Refusal(0, "broken", String(error));
@@ -372,7 +367,8 @@ globalThis.PushConnection = (() => {
       const channels = this.wanted();
       this.requested = new Set(channels);
       this.presented = this.session.token || "";
-      return { token: this.presented, channels, since: this.cursor, fallback: this.fallback() };
+      return { token: this.presented, channels, since: this.cursor,
+               fallback: this.choice.reason };
     }
 
     /** @param {InstanceType<typeof Refusal> | null} failure */
@@ -406,20 +402,6 @@ globalThis.PushConnection = (() => {
 
     // ---- Which transport
 
-    choose() {
-      const now = Date.now();
-      const usable = TRANSPORTS.filter((transport) => transport.supported());
-      return usable.find(({ name }) => (this.avoided.get(name)?.until || 0) <= now) ||
-        usable[usable.length - 1];
-    }
-
-    /** Why the best transport is not in use; empty if it is. */
-    fallback() {
-      const [best] = TRANSPORTS;
-      if (this.choose() === best) return "";
-      return best.supported() ? this.avoided.get(best.name)?.reason || "" : "unsupported";
-    }
-
     /**
      * A transport is suspected. If a poll is answered where it brought nothing, it is proved not
      * to work here (a proxy that collects the whole response, say); if the poll fails as well,
@@ -437,11 +419,9 @@ globalThis.PushConnection = (() => {
       if (works) await new Promise((done) => setTimeout(done, PROOF_GRACE));
       if (abort.signal.aborted || takes !== this.takes) return;
       if (works) {
-        const times = (this.avoided.get(transport.name)?.times || 0) + 1;
-        const until = Date.now() + Math.min(AVOID * 2 ** (times - 1), AVOID_CAP);
-        this.avoided.set(transport.name, { reason, until, times });
+        this.choice.avoid(transport.name, reason);
         for (const page of this.pages.values()) {
-          page.post({ type: "avoided", avoided: [...this.avoided] });
+          page.post({ type: "avoided", avoided: [...this.choice.avoided] });
         }
       }
       this.restart(works ? "fallback" : "silence", { planned: works });
@@ -453,7 +433,7 @@ globalThis.PushConnection = (() => {
       this.silences = this.takes <= 1 ? this.silences + 1 : 0;
       this.heardAt = Date.now();
       if (this.silences < 2) this.restart("silence");
-      else this.prove(this.choose(), abort, "stalled");
+      else this.prove(this.choice.best(), abort, "stalled");
     }
 
     // ---- What arrives
@@ -482,7 +462,7 @@ globalThis.PushConnection = (() => {
         for (const page of this.pages.values()) page.seen.clear();
       }
       const { connection = "", user = "" } = batch.find(({ type }) => type === "hello") || {};
-      const reason = this.fallback();
+      const { reason } = this.choice;
       this.report({ state: "live", transport, reason, connection, user, error: null });
     }
 

@@ -31,7 +31,7 @@
   const MEMORY = "push.avoided";
   const MEMORY_LIMIT = 60 * 60 * 1000;
   /** Everything the connection needs when it has to run here. */
-  const IN_FRAME = ["session.js", "pages.js", "connection.js"];
+  const IN_FRAME = ["transports.js", "session.js", "pages.js", "connection.js"];
 
   /** @type {MessagePort} to the page */
   let page;
@@ -178,7 +178,7 @@
   /**
    * What proved not to work on this network is worth remembering: a worker that begins anew with
    * every page would spend seconds of each on finding out. Nothing else is ever stored.
-   * @returns {[string, {reason: string, until: number, times: number}][]}
+   * @returns {[string, Avoided][]}
    */
   function recall() {
     try {

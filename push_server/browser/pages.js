@@ -7,12 +7,13 @@
  * - A page's own publications leave one after the other, so that they arrive in the order in
  *   which they were made, and keep their id over all attempts, so that they arrive once.
  *
- * Used by connection.js. Needs wire.js.
+ * Used by connection.js. Needs wire.js and transports.js.
  */
 "use strict";
 
 globalThis.PushPage = (() => {
-  const { Refusal, backoff, pollOnce, randomId, request, within } = globalThis.PushWire;
+  const { Refusal, backoff, randomId, request, within } = globalThis.PushWire;
+  const { pollOnce } = globalThis.PushTransports;
 
   /** How long a page may take to bring a token. */
   const TOKEN_TIMEOUT = 15000;

@@ -10,7 +10,7 @@
 const assert = require("node:assert/strict");
 const { describe, it } = require("node:test");
 
-for (const name of ["wire", "session", "pages", "connection"]) {
+for (const name of ["wire", "transports", "session", "pages", "connection"]) {
   require(`../../push_server/browser/${name}.js`);
 }
 const { PushConnection } = globalThis;

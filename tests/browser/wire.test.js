@@ -11,8 +11,10 @@ const { test } = require("node:test");
 const zlib = require("node:zlib");
 
 require("../../push_server/browser/wire.js");
-const { LineSplitter, Refusal, backoff, isChannel, isToken, randomId, readToken, subscribeQuery,
-        workerName } = globalThis.PushWire;
+require("../../push_server/browser/transports.js");
+const { Refusal, backoff, isChannel, isToken, randomId, readToken, workerName } =
+  globalThis.PushWire;
+const { Choice, LineSplitter, subscribeQuery } = globalThis.PushTransports;
 
 const CLAIMS = { v: 1, sub: "42", sid: "žluťoučký", iat: 1000, exp: 4600, sub_ch: ["node:*"],
                  pub_ch: [] };
@@ -104,6 +106,29 @@ test("the query says no more than there is to say", () => {
     subscribeQuery({ channels: ["a"], since: "1~x.y", timeout: 0, fallback: "buffered" }),
     "channel=a&since=1%7Ex.y&timeout=0&fallback=buffered",
   );
+});
+
+test("a transport that was proved not to work gets another chance, ever later", () => {
+  const choice = new Choice();
+  assert.deepEqual([choice.best().name, choice.reason], ["stream", ""]);
+  const minutes = [10, 20, 40, 60, 60].map((expected) => {
+    choice.avoid("stream", "buffered");
+    assert.deepEqual([choice.best().name, choice.reason], ["poll", "buffered"]);
+    const { until } = choice.avoided.get("stream");
+    choice.avoided.get("stream").until = Date.now();
+    assert.deepEqual([choice.best().name, choice.reason], ["stream", ""]);
+    return Math.round((until - Date.now()) / 60000) - expected;
+  });
+  assert.deepEqual(minutes, [0, 0, 0, 0, 0]);
+});
+
+test("the last transport is used even if it failed, and what is known is not overwritten", () => {
+  const choice = new Choice();
+  const why = { reason: "buffered", until: Date.now() + 60000, times: 1 };
+  choice.recall([["stream", why], ["poll", why]]);
+  assert.equal(choice.best().name, "poll");
+  choice.recall([["stream", { ...why, until: 0 }]]);
+  assert.equal(choice.best().name, "poll");
 });
 
 test("ids are 128 random bits", () => {

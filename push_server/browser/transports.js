@@ -1,0 +1,216 @@
+/**
+ * How publications come: one function per transport, one table of them, and the choice.
+ *
+ * Rules that hold in this file:
+ * - A transport yields lists of messages, whatever it does on the wire. It makes no decision: it
+ *   runs until it is aborted, ends, or throws.
+ * - A transport is left only when it was proved not to work while another did. That is remembered
+ *   for a while, with the reason, and then the better one gets another chance.
+ * - No transport asks again and again on a timer: there is no interval polling.
+ *
+ * Used by connection.js and pages.js. Needs wire.js.
+ */
+"use strict";
+
+/** @typedef {{reason: string, until: number, times: number}} Avoided */
+
+globalThis.PushTransports = (() => {
+  const { Refusal, backoff, request, within } = globalThis.PushWire;
+
+  /** A line longer than this is no publication of ours: bodies end at 256 KiB, in ASCII escapes. */
+  const MAX_LINE = 4 * 1024 * 1024;
+  /** Seconds the server may hold a poll, and how much longer than that we wait for the answer. */
+  const POLL_SECONDS = 25;
+  const POLL_GRACE = 10;
+  /** A held poll that comes back empty within these milliseconds was not held. */
+  const HASTY = 1000;
+  /** How long a transport that was proved not to work is left alone; doubled each time. */
+  const AVOID = 10 * 60 * 1000;
+  const AVOID_CAP = 60 * 60 * 1000;
+
+  /** Wait, but not longer than until the signal. @param {number} ms @param {AbortSignal} signal */
+  function pause(ms, signal) {
+    return new Promise((done) => {
+      const timer = setTimeout(done, ms);
+      signal.addEventListener("abort", () => {
+        clearTimeout(timer);
+        done(undefined);
+      });
+    });
+  }
+
+  /** Cuts decoded text into lines, however it was cut into chunks on the way. */
+  class LineSplitter {
+    constructor() {
+      /** @type {string[]} parts of a line whose end has not come yet */
+      this.parts = [];
+      this.length = 0;
+    }
+
+    /**
+     * The lines that this chunk completes, without empty ones.
+     * @param {string} chunk
+     * @returns {string[]}
+     */
+    push(chunk) {
+      const pieces = chunk.split("\n");
+      const rest = /** @type {string} */ (pieces.pop());
+      const lines = [];
+      for (const piece of pieces) {
+        const line = this.parts.length ? this.parts.join("") + piece : piece;
+        this.parts = [];
+        this.length = 0;
+        if (line.trim()) lines.push(line);
+      }
+      if (rest) {
+        this.parts.push(rest);
+        this.length += rest.length;
+      }
+      if (this.length > MAX_LINE) throw new Refusal(0, "line_too_long", "A line has no end.");
+      return lines;
+    }
+  }
+
+  /**
+   * The query of a subscribe request.
+   * @param {{channels: string[], since?: string | null, timeout?: number,
+   *   fallback?: string}} wanted
+   */
+  function subscribeQuery({ channels, since, timeout, fallback }) {
+    const query = new URLSearchParams(channels.map((name) => ["channel", name]));
+    if (since) query.set("since", since);
+    if (timeout !== undefined) query.set("timeout", String(timeout));
+    if (fallback) query.set("fallback", fallback);
+    return query.toString();
+  }
+
+  /**
+   * One poll.
+   * @param {{token: string, signal?: AbortSignal, onResponse?: (response: Response) => void,
+   *   channels: string[], since?: string | null, timeout?: number, fallback?: string}} wanted
+   * @returns {Promise<{cursor: string, publications: Publication[], control: Control[]}>}
+   */
+  function pollOnce(wanted) {
+    const seconds = wanted.timeout === undefined ? POLL_SECONDS : wanted.timeout;
+    const path = `subscribe/poll?${subscribeQuery({ ...wanted, timeout: seconds })}`;
+    return within((seconds + POLL_GRACE) * 1000, wanted.signal, async (signal) => {
+      const response = await request(path, { token: wanted.token, signal });
+      wanted.onResponse?.(response);
+      const answer = await response.json();
+      if (typeof answer?.cursor !== "string") {
+        throw new Refusal(0, "not_ours", "The answer is not one of a push server.");
+      }
+      return { cursor: answer.cursor, publications: answer.publications || [],
+               control: answer.control || [] };
+    });
+  }
+
+  /**
+   * @typedef {object} Wanted what a transport needs; `ask` is called anew for every request
+   * @property {() => {token: string, channels: string[], since: string | null,
+   *   fallback?: string}} ask
+   * @property {AbortSignal} signal
+   * @property {(response: Response) => void} onResponse
+   */
+
+  /**
+   * One JSON value per line on one endless response. Yields what each read brought.
+   * @param {Wanted} wanted
+   * @returns {AsyncGenerator<(Control | Publication)[]>}
+   */
+  async function* stream({ ask, signal, onResponse }) {
+    const now = ask();
+    const response = await request(`subscribe/stream?${subscribeQuery(now)}`,
+                                   { token: now.token, signal });
+    onResponse(response);
+    const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
+    const decoder = new TextDecoder();
+    const splitter = new LineSplitter();
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return;
+        const lines = splitter.push(decoder.decode(value, { stream: true }));
+        if (lines.length) yield lines.map((line) => JSON.parse(line));
+      }
+    } finally {
+      reader.cancel().catch(() => undefined);
+    }
+  }
+
+  /**
+   * Long poll: the same messages, one answer after the other.
+   * @param {Wanted} wanted
+   * @returns {AsyncGenerator<(Control | Publication)[]>}
+   */
+  async function* poll({ ask, signal, onResponse }) {
+    // The first answer must come at once: it shows that the server is there.
+    let hasty = 0;
+    for (let timeout = 0; ; timeout = POLL_SECONDS) {
+      const begun = Date.now();
+      const answer = await pollOnce({ ...ask(), timeout, signal, onResponse });
+      // Every message of a stream carries the cursor after it; an answer has one for all, so
+      // it may count only when all of them have been handed over.
+      yield [...answer.control.map(({ cursor, ...rest }) => rest), ...answer.publications,
+             { type: "cursor", cursor: answer.cursor }];
+      // Something on the way that answers in the server's place must not be asked in a loop.
+      const empty = timeout && !answer.publications.length && Date.now() - begun < HASTY;
+      hasty = empty ? hasty + 1 : 0;
+      if (hasty > 1) await pause(backoff(hasty), signal);
+    }
+  }
+
+  /**
+   * The transports, best first. A new one is one entry: `supported()` looks at the browser,
+   * `run()` yields lists of messages until it is aborted, ends, or throws; `beats` says whether
+   * its silence means something (the requests of the others have limits of their own).
+   */
+  const TRANSPORTS = [
+    {
+      name: "stream",
+      supported: () => typeof ReadableStream === "function" && "body" in Response.prototype,
+      run: stream,
+      beats: true,
+    },
+    { name: "poll", supported: () => true, run: poll, beats: false },
+  ];
+
+  /** Which transport to use here and now. */
+  class Choice {
+    constructor() {
+      /** @type {Map<string, Avoided>} */
+      this.avoided = new Map();
+    }
+
+    /** What an earlier visit found out. @param {[string, Avoided][]} avoided */
+    recall(avoided) {
+      for (const [name, why] of avoided) {
+        if (!this.avoided.has(name)) this.avoided.set(name, why);
+      }
+    }
+
+    /** The best that may work; the last one, which works everywhere, if none may. */
+    best() {
+      const now = Date.now();
+      const usable = TRANSPORTS.filter((transport) => transport.supported());
+      return usable.find(({ name }) => (this.avoided.get(name)?.until || 0) <= now) ||
+        usable[usable.length - 1];
+    }
+
+    /** Why the first of the table is not in use; empty if it is. */
+    get reason() {
+      const [first] = TRANSPORTS;
+      if (this.best() === first) return "";
+      return first.supported() ? this.avoided.get(first.name)?.reason || "" : "unsupported";
+    }
+
+    /** @param {string} name @param {string} reason */
+    avoid(name, reason) {
+      const times = (this.avoided.get(name)?.times || 0) + 1;
+      const until = Date.now() + Math.min(AVOID * 2 ** (times - 1), AVOID_CAP);
+      this.avoided.set(name, { reason, until, times });
+    }
+  }
+
+  return Object.freeze({ Choice, LineSplitter, TRANSPORTS, pollOnce, subscribeQuery });
+})();
