@@ -94,12 +94,15 @@ globalThis.PushConnection = (() => {
       /** @type {Set<string>} */
       this.requested = new Set();
       this.presented = "";
+      this.beats = false;
       this.takes = 0;
       this.startedAt = 0;
       this.heardAt = 0;
       this.heartbeat = 25;
 
       this.running = false;
+      /** Whether the server named the length of the pause. */
+      this.ordered = false;
       /** @type {(() => void) | null} ends the pause between two attempts */
       this.hurry = null;
       /** @type {any} */
@@ -229,8 +232,7 @@ globalThis.PushConnection = (() => {
       const all = [...union].filter((name) => !this.hopeless.has(name)).sort();
       const beyond = all.splice(this.maxChannels);
       for (const page of this.pages.values()) {
-        const cut = page.among(beyond).filter((name) => !page.told.has(name));
-        cut.forEach((name) => page.told.add(name));
+        const cut = page.among(beyond).filter((name) => page.learns(name, "too_many_channels"));
         if (cut.length) page.post({ type: "denied", channels: cut, code: "too_many_channels" });
       }
       return all;
@@ -239,12 +241,11 @@ globalThis.PushConnection = (() => {
     /** Tell a page which of its channels are on, and which the token does not grant. */
     announce(/** @type {InstanceType<typeof Page>} */ page) {
       if (this.status.state !== "live") return;
-      const fresh = [...page.channels].filter((name) => !page.told.has(name));
-      const on = fresh.filter((name) => this.known.has(name));
-      const off = fresh.filter((name) => this.denied.has(name));
-      [...on, ...off].forEach((name) => page.told.add(name));
+      const code = "channel_denied";
+      const on = page.among([...this.known]).filter((name) => page.learns(name, "subscribed"));
+      const off = page.among([...this.denied]).filter((name) => page.learns(name, code));
       if (on.length) page.post({ type: "subscribed", channels: on, cursor: this.cursor });
-      if (off.length) page.post({ type: "denied", channels: off, code: "channel_denied" });
+      if (off.length) page.post({ type: "denied", channels: off, code });
       if (page.since && [...page.channels].every((name) => page.told.has(name))) {
         page.catchUp(this.session, () => this.has(page)).then(() => this.flush());
       }
@@ -255,7 +256,7 @@ globalThis.PushConnection = (() => {
       page.activeAt = Date.now();
       if (this.hurry) {
         // A delay that the server asked for is kept: it spreads us on purpose.
-        if (this.ending?.delay === undefined) this.hurry();
+        if (!this.ordered) this.hurry();
       } else if (why === "resume" && !this.shared) {
         // Chromium never wakes a fetch that slept in a frozen frame.
         this.restart("resume");
@@ -266,7 +267,7 @@ globalThis.PushConnection = (() => {
 
     /** @param {number} heartbeats */
     isSilent(heartbeats) {
-      if (!this.takes || !this.choice.best().beats) return false;
+      if (!this.takes || !this.beats) return false;
       return Date.now() - this.heardAt > heartbeats * this.heartbeat * 1000 + HEARTBEAT_SLACK;
     }
 
@@ -294,6 +295,7 @@ globalThis.PushConnection = (() => {
           delay = await this.connect();
         } else if (this.pages.size) {
           delay = backoff(this.attempt++);
+          this.ordered = false;
           this.report({ state: "waiting", connection: "" });
         }
         if (this.pages.size && delay) await this.pause(delay);
@@ -329,6 +331,7 @@ globalThis.PushConnection = (() => {
       const transport = this.choice.best();
       const abort = new AbortController();
       this.abort = abort;
+      this.beats = transport.beats;
       this.takes = 0;
       this.startedAt = this.heardAt = Date.now();
       if (this.status.state !== "live") {
@@ -385,6 +388,7 @@ globalThis.PushConnection = (() => {
         if (code === "too_many_channels") this.maxChannels = Math.ceil(this.requested.size / 2);
       }
       this.report({ state: "retrying", connection: "" });
+      this.ordered = ending?.delay !== undefined || Boolean(failure?.retryAfter);
       if (ending?.delay !== undefined) return ending.delay;
       const jitter = 1 + Math.random() / 5;
       return Math.max(backoff(this.attempt++), (failure?.retryAfter || 0) * jitter);

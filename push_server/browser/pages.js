@@ -43,8 +43,8 @@ globalThis.PushPage = (() => {
       this.channels = new Set();
       /** @type {Map<string, number>} channel → the last offset this page was given */
       this.seen = new Map();
-      /** @type {Set<string>} channels it was told to be subscribed to, or denied */
-      this.told = new Set();
+      /** @type {Map<string, string>} channel → what it was last told of it */
+      this.told = new Map();
       /** @type {Publication[]} what leaves with the next flush */
       this.due = [];
       /** @type {string | null} the cursor it came back with, until its catch-up begins */
@@ -69,13 +69,20 @@ globalThis.PushPage = (() => {
     /** @param {string[]} wanted */
     want(wanted) {
       this.channels = new Set(wanted);
-      for (const name of this.told) if (!this.channels.has(name)) this.told.delete(name);
+      for (const name of this.told.keys()) if (!this.channels.has(name)) this.told.delete(name);
       for (const name of this.seen.keys()) if (!this.channels.has(name)) this.seen.delete(name);
     }
 
     /** Those of these channels that it wants. @param {string[]} channels */
     among(channels) {
       return channels.filter((name) => this.channels.has(name));
+    }
+
+    /** Whether this is news of a channel; it is taken for told then. */
+    learns(/** @type {string} */ name, /** @type {string} */ news) {
+      if (this.told.get(name) === news) return false;
+      this.told.set(name, news);
+      return true;
     }
 
     /** Continuity ended in these channels: their offsets may begin anew. */

@@ -321,6 +321,21 @@ describe("the shared connection", { concurrency: true }, () => {
       assert.deepEqual(page.of("token"), [], "nobody had to be asked");
     }));
 
+  it("tells a page when a new token takes a channel away, or gives it back", () =>
+    scene(async ({ server, connection, page }) => {
+      const hello = { type: "hello", connection: "c", heartbeat: 25, cursor: "1~0" };
+      const names = (type) => page.of(type).map(({ channels }) => channels);
+      assert.deepEqual(names("subscribed"), [["c"]]);
+      await connection.session.refresh();
+      (await until(() => server.streams[1])).say({ ...hello, channels: [], denied: ["c"] });
+      await until(() => page.of("denied").length);
+      await connection.session.refresh();
+      (await until(() => server.streams[2])).say({ ...hello, channels: ["c"], denied: [] },
+        { type: "reset", channels: ["c"], reason: "unknown" });
+      await until(() => page.of("subscribed").length === 2);
+      assert.deepEqual([names("denied"), names("subscribed")], [[["c"]], [["c"], ["c"]]]);
+    }));
+
   it("lets a page go that has no token, and stays for the others", () =>
     scene(async ({ server, connection, pages: [one, other] }) => {
       one.answer = () => ({ signedOut: true });
@@ -333,12 +348,15 @@ describe("the shared connection", { concurrency: true }, () => {
       assert.deepEqual(one.got, []);
     }, { pages: 2 }));
 
-  it("waits as long as the server asks", () =>
-    scene(async ({ server, page }) => {
+  it("waits as long as the server asks, whoever looks at the page", () =>
+    scene(async ({ server, connection, page }) => {
       let refusals = 0;
       server.onStream = () => (refusals++ ? null
         : json({ error: { code: "full", message: "full" } }, 503, { "Retry-After": "1" }));
       server.streams[0].end();
+      await until(() => refusals);
+      await until(() => connection.hurry);
+      page.say({ type: "wake", why: "visible" });
       await until(() => server.streams[1]);
       const [, refused, next] = server.asked("subscribe/stream");
       assert.ok(next.at - refused.at >= 1000, `${next.at - refused.at} ms`);
