@@ -197,3 +197,93 @@ def test_an_ordinary_day_leaves_nothing(server: PushServer) -> None:
     assert [
         line for line in server.log[len(before) :].splitlines() if "127.0.2.3" not in line
     ] == []
+
+
+POLL = "GET /subscribe/poll HTTP/1.1"
+BEARER = "Authorization: Bearer TOKEN"
+TOKEN_PLACES: list[tuple[str, ...]] = [
+    (POLL, "Host: HOST", BEARER + "\nX: y"),
+    (POLL, "Host: HOST", BEARER + "\r"),
+    (POLL, "Host: HOST", BEARER + "\0"),
+    (POLL, "Host: HOST", "Authorization: Bearer", " TOKEN"),
+    (POLL, "Host: HOST", "Authorization : Bearer TOKEN"),
+    (POLL, "Host: HOST", "Authorization Bearer TOKEN"),
+    (POLL, "Host: HOST", "TOKEN"),
+    (POLL, "Host: HOST", "TOKEN: x"),
+    (POLL, "Host: HOST", "TOKEN : x"),
+    (POLL, "Host: HOST", "Content-Length: TOKEN"),
+    (POLL, "Host: HOST", "Transfer-Encoding: TOKEN"),
+    (POLL, "Host: HOST", "Expect: TOKEN"),
+    (POLL, "Host: TOKEN"),
+    (POLL, "Host: HOST" + BEARER),
+    (POLL, "Host: HOST", "Origin: TOKEN"),
+    (POLL, "Host: HOST", "Origin: http://TOKEN"),
+    (POLL, "Host: HOST", "Authorization: Basic TOKEN"),
+    (POLL, "Host: HOST", "Authorization: TOKEN"),
+    (POLL, "Host: HOST", BEARER, "User-Agent: TOKEN", "Referer: TOKEN", "Cookie: TOKEN"),
+    ("GET /subscribe/poll?token=TOKEN HTTP/1.1", "Host: HOST"),
+    ("GET /subscribe/poll?ticket=TOKEN HTTP/1.1", "Host: HOST"),
+    ("GET /subscribe/poll?TOKEN HTTP/1.1", "Host: HOST"),
+    ("GET /subscribe/poll?since=TOKEN HTTP/1.1", "Host: HOST"),
+    ("GET /subscribe/poll?fallback=TOKEN HTTP/1.1", "Host: HOST", BEARER),
+    ("GET /subscribe/poll?channel=TOKEN HTTP/1.1", "Host: HOST", BEARER),
+    ("GET /subscribe/TOKEN HTTP/1.1", "Host: HOST"),
+    ("GET /TOKEN HTTP/1.1", "Host: HOST"),
+    ("GET //TOKEN HTTP/1.1", "Host: HOST"),
+    ("GET TOKEN HTTP/1.1", "Host: HOST"),
+    ("GET http://TOKEN/ HTTP/1.1", "Host: HOST"),
+    ("TOKEN / HTTP/1.1", "Host: HOST"),
+    ("GET / TOKEN", "Host: HOST"),
+    ("POST /publish HTTP/1.1", "Host: HOST", BEARER, "Content-Type: TOKEN", "Content-Length: 0"),
+    ("POST /publish HTTP/1.1", "Host: HOST", "Transfer-Encoding: chunked", "", "TOKEN"),
+    ("POST /api HTTP/1.1", "Host: HOST", "webhook-id: TOKEN", "Content-Length: 0"),
+]
+
+
+@pytest.mark.parametrize("internal", [False, True], ids=["public", "internal"])
+@pytest.mark.parametrize("number", range(len(TOKEN_PLACES)))
+def test_no_token_is_logged_wherever_it_stands(
+    server: PushServer, number: int, internal: bool
+) -> None:
+    # A program with a small mistake sends its token where it does not belong: with a line end
+    # that was not trimmed, as a name, in the path. Error texts like to quote such lines.
+    lines = TOKEN_PLACES[number]
+    token = issue(server, f"{number}.{internal}")
+    request = "\r\n".join([*lines[:2], "Connection: close", *lines[2:], "", ""])
+    host = server.head(internal)["Host"]
+    before = len(server.log)
+    # Each from an address of its own, or the line may not be written at all.
+    answer = server.raw(
+        request.replace("HOST", host).replace("TOKEN", token).encode(),
+        internal=internal,
+        source=f"127.0.{3 + internal}.{number + 1}",
+    )
+    assert answer.closed
+    for secret in (token, *token.split(".")):
+        assert secret not in server.log[before:]
+        assert secret.encode() not in bytes(answer)
+
+
+def issue(push: PushServer, name: str) -> str:
+    """A token that is told apart from all others, and good."""
+    now = int(time.time())
+    claims = {"v": 1, "sub": "7", "sid": name, "iat": now, "exp": now + 60}
+    return sign_token(json.dumps(claims).encode(), push.token_keys[-1])
+
+
+@pytest.mark.parametrize("name", ["webhook-id", "webhook-timestamp", "webhook-signature", "Host"])
+@pytest.mark.parametrize("ending", ["", "\n", "\r", " \x01"], ids=ascii)
+def test_no_api_key_is_logged(server: PushServer, name: str, ending: str) -> None:
+    # Pastes the secret itself into a header of the call.
+    fields = {**server.head(internal=True), **server.signed_headers(PUBLISH)}
+    fields[name] = server.api_secret + ending
+    lines = "".join(f"{key}: {value}\r\n" for key, value in fields.items())
+    before = len(server.log)
+    server.raw(
+        f"POST /api HTTP/1.1\r\n{lines}Connection: close\r\nContent-Length: 2\r\n\r\n{{}}".encode(),
+        internal=True,
+        source=f"127.0.5.{len(server.log) % 250 + 1}",
+    )
+    log = server.log[before:]
+    assert log
+    assert server.api_secret.removeprefix("whsec_") not in log
