@@ -353,6 +353,33 @@ def test_51_cursors_that_prove_nothing(push: PushServer, name: str, transport: s
     assert push.get("/subscribe/poll?timeout=0&since=1", token=token).status == 200
 
 
+@pytest.mark.parametrize("transport", ["sse", "stream"])
+def test_51_cut_before_every_reset_was_read(push: PushServer, name: str, transport: str) -> None:
+    # The connection breaks between `hello` and the last `reset`. Whatever cursor the client
+    # has by then, it must not stand behind a reset that the client was not told.
+    lost, added = f"lost:{name}", f"added:{name}"
+    token = push.token(name)
+    last = push.api("publish", channel=lost, data="missed", id="one")
+    push.api("publish", channel=added, data="not followed then")
+    since = cursor((f"user:{name}", last["epoch"], 0, "0"), (lost, last["epoch"] - 1, 0, "0"))
+    with subscribe(push, transport, token, lost, added, since=since) as reader:
+        told: set[str] = set()
+        cursors = [(reader.cursor, frozenset(told))]
+        while len(told) < 2:
+            message = reader.next()
+            if message.control == "reset":
+                told.update(message.value["channels"])
+            cursors.append((message.cursor, frozenset(told)))
+    for cut, known in cursors:
+        with subscribe(push, transport, token, lost, added, since=cut) as reader:
+            missing = {lost, added} - known
+            while missing:
+                message = reader.next()
+                assert message.control in ("recovered", "reset"), (message, missing)
+                if message.control == "reset":
+                    missing -= set(message.value["channels"])
+
+
 def test_51_a_cursor_older_than_the_history(
     push_server_factory: Callable[..., PushServer],
 ) -> None:
