@@ -36,8 +36,8 @@ from push_server.errors import PushError, Unauthorized
 TOKEN_SALT = b"push.connect.v1"
 TICKET_SALT = b"push.ticket.v1"
 TOKEN_LIMIT = 4096
-CLAIMS_LIMIT = 16_384
-"""Bytes of JSON a compressed token may unfold to; four times what fits uncompressed."""
+UNFOLDING = 4
+"""Times its own limit that a compressed token may unfold to."""
 LEEWAY = 60.0
 """Seconds by which the clocks of the CMS and of this host may differ."""
 LIFETIME_LIMIT = 7 * 86_400.0
@@ -133,7 +133,8 @@ class TokenKeys:
     def issue_ticket(self, grant: Grant, now: float) -> str:
         """A ticket that carries this grant for one request within 30 seconds."""
         ticket = {"id": secrets.token_urlsafe(12), "until": now + TICKET_SECONDS}
-        return _sign(self._tickets, {**grant.claims, "ticket": ticket})
+        # Compressed if that is shorter, so that it fits whatever a compressed token could say.
+        return _sign(self._tickets, {**grant.claims, "ticket": ticket}, compress=True)
 
     def open_ticket(self, text: str, now: float) -> tuple[Grant, str]:
         """The grant in this ticket, and the id under which its only use is to be claimed.
@@ -147,9 +148,12 @@ class TokenKeys:
         return _grant(claims, now), str(ticket["id"])
 
 
-def _sign(signer: Signer, claims: Mapping[str, Any]) -> str:
+def _sign(signer: Signer, claims: Mapping[str, Any], *, compress: bool = False) -> str:
     payload = json.dumps(claims, separators=(",", ":")).encode()
-    return signer.sign(base64_encode(payload)).decode("ascii")
+    text = base64_encode(payload)
+    if compress:
+        text = min(text, b"." + base64_encode(zlib.compress(payload)), key=len)
+    return signer.sign(text).decode("ascii")
 
 
 def _open(signer: Signer, text: str, limit: int = TOKEN_LIMIT) -> dict[str, Any]:
@@ -165,8 +169,10 @@ def _open(signer: Signer, text: str, limit: int = TOKEN_LIMIT) -> dict[str, Any]
     except BadSignature:
         raise InvalidToken("badsig") from None
     try:
-        compressed = payload.startswith(b".")
-        claims = json.loads(_inflate(payload[1:]) if compressed else base64_decode(payload))
+        if payload.startswith(b"."):
+            claims = json.loads(_inflate(payload[1:], UNFOLDING * limit))
+        else:
+            claims = json.loads(base64_decode(payload))
     except (BadData, ValueError, RecursionError, zlib.error):
         raise InvalidToken("payload") from None
     if not isinstance(claims, dict):
@@ -174,10 +180,10 @@ def _open(signer: Signer, text: str, limit: int = TOKEN_LIMIT) -> dict[str, Any]
     return claims
 
 
-def _inflate(payload: bytes) -> bytes:
+def _inflate(payload: bytes, limit: int) -> bytes:
     """The JSON of a compressed payload, as itsdangerous makes it when that is shorter."""
     inflater = zlib.decompressobj()
-    data = inflater.decompress(base64_decode(payload), CLAIMS_LIMIT)
+    data = inflater.decompress(base64_decode(payload), limit)
     if not inflater.eof:
         raise InvalidToken("size")
     return data
