@@ -126,9 +126,9 @@ class JSONErrorTask(ErrorTask):  # type: ignore[misc]
     def execute(self) -> None:
         """Write the refusal and close (worker thread)."""
         refusal = self.request.error
-        log.rejected(
-            "http.reject", self.channel.addr[0], status=refusal.code, reason=str(refusal.body)
-        )
+        # Not waitress's own words: they quote the line that is wrong, a token and all.
+        reason = refusal.body if isinstance(refusal, Refusal) else refusal.reason
+        log.rejected("http.reject", self.channel.addr[0], status=refusal.code, reason=reason)
         message = "The request is malformed." if refusal.code == 400 else refusal.reason
         body = dump_json({"error": {"code": "bad_request", "message": message}})
         self.status = f"{refusal.code} {refusal.reason}"

@@ -15,7 +15,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from push_server import log
@@ -23,6 +23,7 @@ from push_server.brokers.base import Broker
 from push_server.channels import PERSONAL, personal_channel
 from push_server.connection import Connection, SocketConnection
 from push_server.errors import PushError, TooMany, Unauthorized, Unavailable
+from push_server.history import History
 from push_server.positions import channel_key
 from push_server.publications import Publication, dump_json
 from push_server.revocations import Revocation, Revocations
@@ -198,7 +199,7 @@ class Hub:
             # what is held, where the merge drops it, before this subscriber is live.
             self._fan_out()
             recovered, resets = subscriber.resume(since, histories)
-            self._begin(subscriber, request, recovered, resets)
+            self._begin(subscriber, request, recovered, resets, histories)
 
     def _admit(self, request: SubscribeRequest) -> None:
         if self._draining:
@@ -261,14 +262,14 @@ class Hub:
         request: SubscribeRequest,
         recovered: list[str],
         resets: dict[str, list[str]],
+        histories: Mapping[str, History],
     ) -> None:
-        cursor = subscriber.cursor
         hello: dict[str, Any] = {
             "type": "hello",
             "connection": subscriber.id,
             "user": subscriber.user,
             "channels": request.channels,
-            "cursor": cursor,
+            "cursor": subscriber.cursor,
             "heartbeat": self._heartbeat,
             "expires": int(request.expires),
         }
@@ -280,8 +281,14 @@ class Hub:
             subscriber.say({"type": "recovered", "channels": recovered})
         for reason, channels in resets.items():
             self.counts[f"resets.{reason}"] += len(channels)
+            subscriber.restart({channel: histories[channel].head for channel in channels})
             subscriber.say(
-                {"type": "reset", "channels": channels, "reason": reason, "cursor": cursor}
+                {
+                    "type": "reset",
+                    "channels": channels,
+                    "reason": reason,
+                    "cursor": subscriber.cursor,
+                }
             )
         if subscriber.transport.once:
             while subscriber.held is not None and not subscriber.due:

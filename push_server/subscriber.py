@@ -103,6 +103,11 @@ class Subscriber:
         self.ends = self.warns = float("inf")
         self.reason = ""
         self._cursors: dict[str, str] = dict.fromkeys(request.channels, "")
+        if request.since:
+            # Until it is told anything else, a client stands where it says it stands.
+            for channel in request.channels:
+                if (position := request.since.get(channel_key(channel))) is not None:
+                    self._cursors[channel] = cursor_entry(channel, position)
         self._latest: str | None = None
         self._entry = ""
         self._rest = b""
@@ -117,7 +122,7 @@ class Subscriber:
         """Where it stands, as far as it has been told."""
         if self._latest is not None:
             self._cursors[self._latest] = self._entry
-        return join_cursor(self._cursors.values())
+        return join_cursor(entry for entry in self._cursors.values() if entry)
 
     # The three steps of a beginning.
 
@@ -126,7 +131,9 @@ class Subscriber:
     ) -> tuple[list[str], dict[str, list[str]]]:
         """Take its starting place in every channel and line up what it missed.
 
-        Returns the channels that are recovered, and those that are not by reason.
+        Returns the channels that are recovered, and those that are not by reason. The cursor
+        keeps the old entries of the latter until `restart`: a client that is cut off between
+        the greeting and the `reset` must not come back with a cursor that hides its loss.
         """
         recovered: list[str] = []
         resets: dict[str, list[str]] = {}
@@ -138,11 +145,10 @@ class Subscriber:
             if start is not None and history.reset is None:
                 recovered.append(channel)
                 missed.extend(history.publications)
+            elif since is not None:
+                resets.setdefault(history.reset or UNKNOWN, []).append(channel)
             else:
-                start = history.head
-                if since is not None:
-                    resets.setdefault(history.reset or UNKNOWN, []).append(channel)
-            self._cursors[channel] = cursor_entry(channel, start)
+                self._cursors[channel] = cursor_entry(channel, history.head)
             reached[channel] = history.head
         # Merge: of what was delivered while the history was read, keep what lies beyond it.
         missed.extend(
@@ -152,6 +158,11 @@ class Subscriber:
         )
         self.held = missed or None
         return recovered, resets
+
+    def restart(self, heads: Mapping[str, Position]) -> None:
+        """Stand at the head of these channels; what was before is given up, and said to be."""
+        for channel, head in heads.items():
+            self._cursors[channel] = cursor_entry(channel, head)
 
     def replay(self) -> None:
         """Encode the next slice of what is held; go live when nothing is left of it."""

@@ -11,7 +11,7 @@ from stage import NAMESPACES, FakeConnection, Stage
 
 from push_server.errors import Unavailable
 from push_server.hub import HELD_LIMIT, TICK, WARN_SECONDS
-from push_server.positions import parse_cursor
+from push_server.positions import channel_key, parse_cursor
 from push_server.revocations import Revocation
 from push_server.transports import TRANSPORTS
 
@@ -195,8 +195,26 @@ def test_every_channel_is_recovered_or_reset(stage: Stage) -> None:
     hello, recovered, reset = back.values
     assert recovered["channels"] == ["user:alice", "a"]
     assert (reset["channels"], reset["reason"]) == (["new"], "unknown")
-    assert hello["cursor"] == reset["cursor"]
+    # Cut off between the two, the client comes back with the cursor it had, and is told again.
+    assert hello["cursor"] == recovered["cursor"] == cursor
+    assert set(parse_cursor(reset["cursor"])) == {
+        channel_key(channel) for channel in ("user:alice", "a", "new")
+    }
     assert stage.hub.counts["resets.unknown"] == 1
+
+
+def test_a_reset_that_was_not_heard_is_said_again(stage: Stage) -> None:
+    cursor = stage.attach("alice", "a").values[0]["cursor"]
+    other_epoch = {
+        key: position._replace(epoch=1) for key, position in parse_cursor(cursor).items()
+    }
+    request = stage.request("alice", "a", since=other_epoch)
+    first = FakeConnection(stage.hub)
+    stage.run(stage.hub.attach(request, first))
+    hello = first.values[0]
+    again = stage.attach("alice", "a", since=hello["cursor"])
+    assert again.words == ["hello", "reset"]
+    assert again.values[1]["reason"] == "epoch"
 
 
 def big(count: int) -> list[bytes]:
