@@ -193,7 +193,7 @@ class Settings:
     )
     channels_per_connection: int = _row(
         casts.number(1, 256), 64,
-        "Channels that one connection may subscribe to, the personal one included.",
+        "Channels that one connection may subscribe to besides the personal one.",
     )
     queue_bytes: int = _row(
         casts.number(1024, 1024 * _MIB), 256 * 1024,

@@ -49,8 +49,8 @@ globalThis.PushConnection = (() => {
   /** Pages are pinged this often, and taken for dead after so many pings without a sign. */
   const PING = 30000;
   const PINGS_UNANSWERED = 4;
-  /** The server's limit for one connection is 64, the personal channel included. */
-  const MAX_CHANNELS = 63;
+  /** The server's limit for one connection, besides the personal channel. */
+  const MAX_CHANNELS = 64;
   /** "replaced" means that this user has too many connections: hurrying back replaces another. */
   const REPLACED_DELAY = 30000;
 

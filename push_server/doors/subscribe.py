@@ -93,7 +93,8 @@ class SubscribeDoor:
         asked = request.parameters("channel")
         if len(asked) > CHANNELS_LIMIT:
             raise BadInput("too_many_channels", f"A request names {CHANNELS_LIMIT} at most.")
-        granted = {personal_channel(grant.user): None}
+        personal = personal_channel(grant.user)
+        granted = {personal: None}
         denied: dict[str, None] = {}
         for name in asked:
             try:
@@ -102,7 +103,7 @@ class SubscribeDoor:
                 known = False
             (granted if known else denied)[name] = None
         limit = self._context.settings.channels_per_connection
-        if len(granted) > limit:
+        if len(granted.keys() - {personal}) > limit:
             raise TooMany("too_many_channels", f"`channels_per_connection` allows {limit}.")
         if denied and not set(asked) & granted.keys():
             # The same answer whether or not such a channel exists.
