@@ -71,8 +71,14 @@ class Promise:
     """A figure with a limit."""
 
     name: str
-    value: float
+    values: Sequence[float]
+    """One per round."""
     limit: float
+
+    @property
+    def value(self) -> float:
+        """What is held against the limit."""
+        return median(self.values)
 
     @property
     def held(self) -> bool:
@@ -83,20 +89,20 @@ class Promise:
 def promises(values: Values) -> list[Promise]:
     """What must hold, as far as it was measured."""
     ours = values.get(OURS, {})
-    found: list[tuple[str, float | None, float]] = [
-        ("CPU per delivery / Nchan's", _ratio(values, "delivery_cpu", PEER), 1.0),
-        ("CPU per delivery / the C floor's", _ratio(values, "delivery_cpu", FLOOR), 1.3),
+    found: list[tuple[str, Sequence[float], float]] = [
+        ("CPU per delivery / Nchan's", _ratios(values, "delivery_cpu", PEER), 1.0),
+        ("CPU per delivery / the C floor's", _ratios(values, "delivery_cpu", FLOOR), 1.3),
         ("CPU per delivery, one batch / single", _inner(ours, "batch_cpu", "delivery_cpu"), 0.25),
-        ("bytes of process memory per idle subscriber", _median(ours, "memory"), 2048.0),
-        ("µs of CPU per new subscriber", _median(ours, "connect_cpu"), 250.0),
+        ("bytes of process memory per idle subscriber", ours.get("memory", ()), 2048.0),
+        ("µs of CPU per new subscriber", ours.get("connect_cpu", ()), 250.0),
         (
             "others' latency with stopped readers / before",
             _inner(ours, "stopped_during", "stopped_before"),
             2.0,
         ),
-        ("bytes of memory per stopped subscriber", _median(ours, "stopped_memory"), QUEUE_LIMIT),
+        ("bytes of memory per stopped subscriber", ours.get("stopped_memory", ()), QUEUE_LIMIT),
     ]
-    return [Promise(name, value, limit) for name, value, limit in found if value is not None]
+    return [Promise(name, measured, limit) for name, measured, limit in found if measured]
 
 
 def write(
@@ -110,7 +116,7 @@ def write(
         "plan": plan,
         "values": values,
         "promises": [
-            {"name": p.name, "value": p.value, "limit": p.limit, "held": p.held} for p in kept
+            {"name": p.name, "values": p.values, "limit": p.limit, "held": p.held} for p in kept
         ],
     }
     (folder / "latest.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
@@ -122,38 +128,36 @@ def write(
 
 def show(figure: Figure, values: Sequence[float], unit: bool = True) -> str:
     """Median (least to most)."""
+    text = _spread(values, figure.digits)
+    return f"{text} {figure.unit}".strip() if unit and values else text
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
     if not values:
         return "–"
-    text = _number(median(values), figure.digits)
+    text = _number(median(values), digits)
     if len(values) > 1:
-        text += (
-            f" ({_number(min(values), figure.digits)} to {_number(max(values), figure.digits)})"
-        )
-    return f"{text} {figure.unit}".strip() if unit else text
+        text += f" ({_number(min(values), digits)} to {_number(max(values), digits)})"
+    return text
 
 
 def _number(value: float, digits: int) -> str:
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
-def _median(figures: Mapping[str, Sequence[float]], key: str) -> float | None:
-    return median(figures[key]) if figures.get(key) else None
+def _ratios(values: Values, key: str, other: str) -> Sequence[float]:
+    """Our figure over another server's, round by round; empty if one was not measured."""
+    return _quotients(values.get(OURS, {}).get(key, ()), values.get(other, {}).get(key, ()))
 
 
-def _ratio(values: Values, key: str, other: str, name: str = OURS) -> float | None:
-    """One server's figure over another's, round by round."""
-    return _quotient(values.get(name, {}).get(key), values.get(other, {}).get(key))
+def _inner(figures: Mapping[str, Sequence[float]], over: str, under: str) -> Sequence[float]:
+    return _quotients(figures.get(over, ()), figures.get(under, ()))
 
 
-def _inner(figures: Mapping[str, Sequence[float]], over: str, under: str) -> float | None:
-    return _quotient(figures.get(over), figures.get(under))
-
-
-def _quotient(over: Sequence[float] | None, under: Sequence[float] | None) -> float | None:
+def _quotients(over: Sequence[float], under: Sequence[float]) -> Sequence[float]:
     if not over or not under or not all(under):
-        return None
-    # Zipped as far as both go: a run with --only may have less of one.
-    return median(a / b for a, b in zip(over, under, strict=False))
+        return ()
+    return [a / b for a, b in zip(over, under, strict=True)]
 
 
 def _markdown(
@@ -180,8 +184,8 @@ def _markdown(
                 [
                     [
                         promise.name,
-                        _plain(promise.value),
-                        _plain(promise.limit),
+                        _spread(promise.values, 2 if promise.limit < 10 else 0),
+                        _number(promise.limit, 2 if promise.limit < 10 else 0),
                         "yes" if promise.held else "**no**",
                     ]
                     for promise in kept
@@ -198,10 +202,10 @@ def _markdown(
             "",
             *_table(["", *servers], _side_by_side(values, servers)),
         ]
-    ratios = _ratios(values)
+    ratios = _ratio_rows(values)
     if ratios:
         lines += [
-            "Ratios, median of the rounds:",
+            "Ratios, median of the rounds (least to most):",
             "",
             *_table(["push_server /", FLOOR, PEER], ratios),
         ]
@@ -243,24 +247,17 @@ def _side_by_side(values: Values, servers: Sequence[str]) -> list[list[str]]:
     ]
 
 
-def _ratios(values: Values) -> list[list[str]]:
+def _ratio_rows(values: Values) -> list[list[str]]:
     rows = []
     for figure in COMPARED:
-        to_floor = _ratio(values, figure.key, FLOOR)
-        to_peer = _ratio(values, figure.key, PEER)
+        to_floor = _ratios(values, figure.key, FLOOR)
+        to_peer = _ratios(values, figure.key, PEER)
         if figure.key == "memory":
             # The relay keeps nothing per subscriber but a descriptor; there is no ratio to it.
-            to_floor = None
-        if to_floor is not None or to_peer is not None:
-            rows.append([
-                figure.title,
-                *("–" if ratio is None else f"× {ratio:.2f}" for ratio in (to_floor, to_peer)),
-            ])
+            to_floor = ()
+        if to_floor or to_peer:
+            rows.append([figure.title, _spread(to_floor, 2), _spread(to_peer, 2)])
     return rows
-
-
-def _plain(value: float) -> str:
-    return _number(value, 2 if value < 10 else 0)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
