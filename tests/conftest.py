@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 from harness import PushServer
+from redis_server import RedisServer, program
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +32,12 @@ def push_server_factory() -> Iterator[Callable[..., PushServer]]:
     """Makes push servers with settings of their own; they end with the test."""
     with ExitStack() as servers:
         yield lambda **settings: servers.enter_context(PushServer(**settings))
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """A Redis that loses nothing, shared by all tests of the run; each takes its own prefix."""
+    if program() is None:
+        pytest.skip("no Redis on this machine (Debian package redis-tools)")
+    with RedisServer(appendonly="yes", appendfsync="always") as server:
+        yield server

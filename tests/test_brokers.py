@@ -7,6 +7,7 @@ injected. What only makes sense on a disk is in `test_sqlite.py`.
 import asyncio
 import functools
 import random
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -17,6 +18,7 @@ import pytest
 from push_server.brokers import BROKERS, make_broker
 from push_server.brokers.base import ID_SECONDS, Broker
 from push_server.brokers.memory import MemoryBroker
+from push_server.brokers.redis import RedisBroker
 from push_server.brokers.sqlite import SQLiteBroker
 from push_server.channels import Namespace, Namespaces
 from push_server.errors import BadInput, PushError
@@ -31,8 +33,9 @@ DEADLINE = 20
 class World:
     """What surrounds a broker: a clock, a disk, and ears for what it announces."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, redis: str = "") -> None:
         self.kind = kind
+        self.redis = redis
         self.folder = folder
         self.now = 1_800_000_000.0
         self.delivered: list[Publication] = []
@@ -54,26 +57,48 @@ class World:
         broker: Broker
         if self.kind == "memory":
             broker = MemoryBroker(namespaces, self.deliver, self.revoked.append, lambda: self.now)
+        elif self.kind == "redis":
+            broker = RedisBroker(
+                f"{self.redis}?prefix={self._redis_prefix()}",
+                namespaces, self.deliver, self.revoked.append, lambda: self.now,
+            )
         else:
             path = str(self.folder / "push.db")
             broker = SQLiteBroker(
                 path, namespaces, self.deliver, self.revoked.append, lambda: self.now
             )
         await broker.start()
+        # Two channels have subscribers here, as the hub would say; the others are only published.
+        for channel in ("a", "b"):
+            broker.join(channel)
+        await broker.read({"a": None, "b": None})
         try:
             yield broker
         finally:
             await broker.close()
 
+    def _redis_prefix(self) -> str:
+        """The log is as durable as this file: its name is the prefix of all keys."""
+        name = self.folder / "prefix"
+        if not name.exists():
+            name.write_text(f"test-{secrets.token_hex(6)}:")
+        return name.read_text()
 
-@pytest.fixture(params=["memory", "sqlite"])
+
+def make_world(request: pytest.FixtureRequest, folder: Path) -> World:
+    if request.param == "redis":
+        return World("redis", folder, request.getfixturevalue("redis").url)
+    return World(request.param, folder)
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    return World(request.param, tmp_path)
+    return make_world(request, tmp_path)
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "redis"])
 def durable_world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    return World(request.param, tmp_path)
+    return make_world(request, tmp_path)
 
 
 def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -131,12 +156,19 @@ def now_or_never(reading: Awaitable[Mapping[str, History]]) -> Mapping[str, Hist
 
 
 def test_every_broker_is_in_the_contract() -> None:
-    assert set(BROKERS) == {"memory", "sqlite"}
+    assert set(BROKERS) == {"memory", "sqlite", "redis", "rediss", "unix"}
 
 
 @pytest.mark.parametrize(
     ("url", "kind"),
-    [("memory:", MemoryBroker), ("sqlite:push.db", SQLiteBroker), ("sqlite:/a/b.db", SQLiteBroker)],
+    [
+        ("memory:", MemoryBroker),
+        ("sqlite:push.db", SQLiteBroker),
+        ("sqlite:/a/b.db", SQLiteBroker),
+        ("redis://127.0.0.1:6379/0", RedisBroker),
+        ("rediss://redis.example.org", RedisBroker),
+        ("unix:///run/redis/redis.sock?db=1&prefix=site:", RedisBroker),
+    ],
 )
 def test_the_setting_chooses_the_broker(url: str, kind: type) -> None:
     assert type(make_broker(url, Namespaces(), lambda *_: None, lambda _: None)) is kind

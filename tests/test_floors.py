@@ -60,6 +60,7 @@ IMPORTERS: Mapping[str, str] = {
     "click": "cli",
     "itsdangerous": "tokens",
     "prometheus_client": "metrics",
+    "redis": "brokers.redis_link",
     "requests": "calls",
     "sqlite3": "brokers.sqlite_store",
     "urllib3": "calls",

@@ -43,7 +43,7 @@ def add(machine: Path, *programs: str) -> None:
 
 
 def test_each_missing_package_is_named_in_one_line_with_the_reason(machine: Path) -> None:
-    add(machine, "chromedriver", "node", "curl")
+    add(machine, "chromedriver", "node", "redis-check-rdb", "curl")
     done = need(machine, "test")
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
@@ -53,7 +53,7 @@ def test_each_missing_package_is_named_in_one_line_with_the_reason(machine: Path
 
 
 def test_nothing_may_be_missing_where_changes_are_judged(machine: Path) -> None:
-    add(machine, "chromedriver", "node", "curl", "php")
+    add(machine, "chromedriver", "node", "redis-check-rdb", "curl", "php")
     assert need(machine, "test", CI="true").returncode == 1
     add(machine, "chromium")
     done = need(machine, "test", CI="true")

@@ -3,11 +3,15 @@
 Imported by the command line and the tests.
 """
 
+from collections.abc import Callable
+
 from push_server.brokers.base import Broker, Deliver, Revoked
 from push_server.brokers.memory import MemoryBroker
 from push_server.brokers.sqlite import SQLiteBroker
 from push_server.channels import Namespaces
 from push_server.errors import BadInput
+
+Make = Callable[[str, Namespaces, Deliver, Revoked], Broker]
 
 
 def _memory(rest: str, namespaces: Namespaces, deliver: Deliver, revoked: Revoked) -> Broker:
@@ -22,6 +26,16 @@ def _sqlite(rest: str, namespaces: Namespaces, deliver: Deliver, revoked: Revoke
     return SQLiteBroker(rest, namespaces, deliver, revoked)
 
 
+def _redis(scheme: str) -> Make:
+    def make(rest: str, namespaces: Namespaces, deliver: Deliver, revoked: Revoked) -> Broker:
+        # Only who names a Redis pays for the package, which takes 10 MB and half of the start.
+        from push_server.brokers.redis import RedisBroker
+
+        return RedisBroker(f"{scheme}:{rest}", namespaces, deliver, revoked)
+
+    return make
+
+
 # To add a broker:
 # 1. one file in this folder with a subclass of `Broker`;
 # 2. a function above that makes one from what follows the scheme, and its line here;
@@ -30,6 +44,9 @@ def _sqlite(rest: str, namespaces: Namespaces, deliver: Deliver, revoked: Revoke
 BROKERS = {
     "memory": _memory,
     "sqlite": _sqlite,
+    "redis": _redis("redis"),
+    "rediss": _redis("rediss"),
+    "unix": _redis("unix"),
 }
 
 
@@ -41,7 +58,9 @@ def make_broker(url: str, namespaces: Namespaces, deliver: Deliver, revoked: Rev
     scheme, colon, rest = url.partition(":")
     make = BROKERS.get(scheme)
     if make is None or not colon:
-        raise _unusable(url, "use memory: or sqlite: followed by the path of a file")
+        raise _unusable(
+            url, "use sqlite: followed by the path of a file, redis://host:6379/0, or memory:"
+        )
     return make(rest, namespaces, deliver, revoked)
 
 

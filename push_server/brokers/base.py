@@ -2,7 +2,7 @@
 
 A broker gives every publication its place, makes it durable, and only then calls `deliver`.
 It runs on the event loop; what blocks inside it (a disk) has a thread of its own. It calls
-upward only through the two callbacks it is given.
+upward only through the callbacks it is given.
 
 To add a broker: one file that implements these methods, one line in `BROKERS`
 (`push_server/brokers/__init__.py`), one fixture parameter in `tests/test_brokers.py`.
@@ -54,8 +54,20 @@ Revoked = Callable[[Revocation], None]
 """Called on the loop for each revocation: those still in force at start, then each new one."""
 
 
+Restarted = Callable[[str, str, Position], None]
+"""Called on the loop when what was delivered of a channel is not what its log goes on from: the
+channel, the reason of the `reset`, and where delivery goes on."""
+
+Degraded = Callable[[bool], None]
+"""Called on the loop when the log is out of reach, and when it is back."""
+
+
 class Broker(ABC):
     """Where publications get their place and are kept."""
+
+    restarted: Restarted = staticmethod(lambda *_: None)
+    degraded: Degraded = staticmethod(lambda _: None)
+    """Set by the house; brokers whose log can be lost or out of reach while they run call them."""
 
     def __init__(
         self,
@@ -84,6 +96,15 @@ class Broker(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Finish what was accepted, then let go of the log."""
+
+    def join(self, channel: str) -> None:  # noqa: B027 - one node needs to do nothing
+        """From now on a channel has subscribers here, and has to be delivered.
+
+        Called before the first `read` of it. Only brokers of several nodes need to know.
+        """
+
+    def leave(self, channel: str) -> None:  # noqa: B027
+        """A channel has no subscribers here any more. Called once after each `join`."""
 
     @abstractmethod
     async def publish(self, requests: Sequence[PublishRequest]) -> Sequence[Published | PushError]:

@@ -1,10 +1,10 @@
-"""What the SQLite broker knows without touching the disk.
+"""What a broker knows without asking the place where everything is kept.
 
-The head of every channel is always here, so that a client who missed nothing is told so at
-once. Recent publications are here for the channels in use, up to a budget for all of them
-together; those used least recently are dropped, and read again from the disk when needed.
+The head of every channel it has to do with is here, so that a client who missed nothing is told
+so at once. Recent publications are here for the channels in use, up to a budget for all of them
+together; those used least recently are dropped, and read again when needed.
 
-Only the event loop calls this. Imported by the SQLite broker.
+Only the event loop calls this. Imported by the brokers for SQLite and for Redis.
 """
 
 from collections import OrderedDict
@@ -62,11 +62,23 @@ class Windows:
         self._store(channel, log)
 
     def install(self, channel: str, log: ChannelLog) -> None:
-        """Take a log read from the disk; it stands exactly where the channel stands here."""
+        """Take a log read from where the rest is kept; it says where the channel stands."""
+        self._heads[channel] = log.head
         known = self._logs.get(channel)
         if known is not None:
             self.cost -= _cost(known)
         self._store(channel, log)
+
+    def head(self, channel: str) -> Position:
+        """Where a channel stands."""
+        return self._heads.get(channel, self._origin)
+
+    def forget(self, channel: str) -> None:
+        """Know nothing of a channel any more."""
+        self._heads.pop(channel, None)
+        log = self._logs.pop(channel, None)
+        if log is not None:
+            self.cost -= _cost(log)
 
     def _headed(self, channel: str) -> ChannelLog:
         head = self._heads.get(channel, self._origin)

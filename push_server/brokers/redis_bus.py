@@ -1,0 +1,196 @@
+"""The bus: which names we listen to, on a connection that comes back by itself.
+
+Redis Pub/Sub forgets whoever is not there, and a connection can go deaf without closing. So the
+bus only wakes and carries: it says since when a name is heard without a gap (`wait`), and tells
+the broker after each new beginning (`begun`), which then reads what it may have missed.
+
+Only the event loop runs this. Imported by the Redis broker.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from push_server import log
+from push_server.brokers.redis_link import (
+    FAILURES,
+    PATIENCE,
+    RETRY_SECONDS,
+    Ear,
+    Unusable,
+    reason_of,
+    unavailable,
+)
+from push_server.brokers.redis_url import RedisAddress
+
+NAMES_PER_COMMAND = 500
+
+
+class Bus:
+    """The names this node listens to."""
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        heard: Callable[[str, bytes], None],
+        begun: Callable[[], None],
+    ) -> None:
+        self.up = False
+        """Whether every name we had at the beginning of this connection is heard."""
+        self.down_since: float | None = None
+        self._address = address
+        self._heard = heard
+        self._begun = begun
+        self._names: dict[str, asyncio.Future[int]] = {}
+        """Name -> the number of the connection since which it is heard."""
+        self._orders: list[tuple[str, str]] = []
+        self._ordered = asyncio.Event()
+        self._unconfirmed: Counter[str] = Counter()
+        self._connections = 0
+        self._task: asyncio.Task[None] | None = None
+        self._listening = False
+        self._given_up = asyncio.Event()
+        self._complaint = ""
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._task = asyncio.create_task(self._run(), name="redis-bus")
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def join(self, name: str) -> None:
+        """Listen to a name from now on."""
+        if name not in self._names:
+            self._names[name] = asyncio.get_running_loop().create_future()
+            self._order("SUBSCRIBE", name)
+
+    def leave(self, name: str) -> None:
+        """Listen to a name no more."""
+        confirmed = self._names.pop(name, None)
+        if confirmed is not None:
+            confirmed.cancel()
+            self._order("UNSUBSCRIBE", name)
+
+    def _order(self, command: str, name: str) -> None:
+        # Without a connection there is nothing to order: the next one begins with all names.
+        if self._listening:
+            self._orders.append((command, name))
+            self._ordered.set()
+
+    async def wait(self, name: str) -> int:
+        """The number of the connection since which a name is heard without a gap.
+
+        Raises `Unavailable` if that takes too long.
+        """
+        confirmed = self._names[name]
+        if not confirmed.done():
+            await asyncio.wait([confirmed], timeout=PATIENCE)
+        if not confirmed.done() or confirmed.cancelled():
+            raise unavailable("the bus is silent")
+        return confirmed.result()
+
+    def since(self, name: str) -> int | None:
+        """The same without waiting; `None` while it is not heard."""
+        confirmed = self._names.get(name)
+        if confirmed is None or not confirmed.done() or confirmed.cancelled():
+            return None
+        return confirmed.result()
+
+    def reconnect(self, reason: str) -> None:
+        """Give this connection up and make another."""
+        self._complaint = reason
+        self._given_up.set()
+
+    async def _run(self) -> None:
+        pause = RETRY_SECONDS[0]
+        while True:
+            self._connections += 1
+            try:
+                await self._listen()
+            except* FAILURES as group:
+                if self.up:
+                    pause = RETRY_SECONDS[0]
+                    log.warn("bus.down", reason=reason_of(_first(group)))
+            finally:
+                self._forget()
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, RETRY_SECONDS[1])
+
+    def _forget(self) -> None:
+        if self.up or self.down_since is None:
+            self.down_since = asyncio.get_running_loop().time()
+        self.up = False
+        self._listening = False
+        self._orders.clear()
+        self._unconfirmed.clear()
+        for name, confirmed in self._names.items():
+            if confirmed.done():
+                self._names[name] = asyncio.get_running_loop().create_future()
+
+    async def _listen(self) -> None:
+        ear = await Ear.open(self._address)
+        try:
+            self._listening = True
+            self._given_up.clear()
+            self._orders = [("SUBSCRIBE", name) for name in self._names]
+            self._ordered.set()
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._speak(ear))
+                both.create_task(self._hear(ear))
+                await self._given_up.wait()
+                raise Unusable(self._complaint)
+        finally:
+            await ear.close()
+
+    async def _speak(self, ear: Ear) -> None:
+        while True:
+            await self._ordered.wait()
+            self._ordered.clear()
+            orders, self._orders = self._orders, []
+            for command, names in _runs(orders):
+                if command == "SUBSCRIBE":
+                    self._unconfirmed.update(names)
+                await ear.send(command, names)
+
+    async def _hear(self, ear: Ear) -> None:
+        while True:
+            kind, raw_name, message = await ear.hear()
+            name = raw_name.decode("utf-8", "replace")
+            if kind == b"message":
+                if isinstance(message, bytes):
+                    self._heard(name, message)
+            elif kind == b"subscribe":
+                self._confirm(name)
+
+    def _confirm(self, name: str) -> None:
+        self._unconfirmed[name] -= 1
+        if self._unconfirmed[name] > 0:
+            return  # left and joined again: this is the first answer of two
+        del self._unconfirmed[name]
+        confirmed = self._names.get(name)
+        if confirmed is not None and not confirmed.done():
+            confirmed.set_result(self._connections)
+        if not self.up and not self._unconfirmed and not self._orders:
+            self.up = True
+            self.down_since = None
+            self._begun()
+
+
+def _runs(orders: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """The orders as few commands, in their order."""
+    runs: list[tuple[str, list[str]]] = []
+    for command, name in orders:
+        if not runs or runs[-1][0] != command or len(runs[-1][1]) == NAMES_PER_COMMAND:
+            runs.append((command, []))
+        runs[-1][1].append(name)
+    return runs
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

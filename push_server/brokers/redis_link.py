@@ -1,0 +1,385 @@
+"""The connections to Redis: one that asks, one that listens.
+
+The link sends what gathered while it waited for the last replies in one write and reads as many
+replies back. It belongs to a task of its own; whoever asks only waits for a future. So a caller
+that is cancelled leaves no reply behind for the next one, which is how one user once got
+another's data (CVE-2023-28858). Whatever else goes wrong between a command and its reply, this
+connection is closed and never used again.
+
+Nobody waits longer than `PATIENCE` for an answer. One that does not come in time is
+`Unavailable`, which says that nobody knows whether it happened.
+
+Only the event loop runs this. Imported by the Redis broker; the only importer of redis.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import random
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    NoScriptError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+)
+
+__all__ = ["FAILURES", "PATIENCE", "Call", "Ear", "Link", "ResponseError", "Script", "Unusable"]
+
+from push_server import log
+from push_server.brokers.redis_url import RedisAddress
+from push_server.errors import PushError, StorageFull, Unavailable
+
+PATIENCE = 1.5
+"""Seconds for an answer; whoever publishes hears `Unavailable` within two."""
+SILENCE = 5.0
+"""Seconds in which a listening connection must hear something: it has its own heartbeat."""
+BATCH_COMMANDS = 500
+RETRY_SECONDS = (0.05, 1.0)
+"""The first and the longest pause between two attempts to connect."""
+
+OLDEST = (7, 0)
+"""The first Redis that gives stream ids as ``<epoch>-*`` and lets scripts see the time."""
+
+
+class Unusable(Exception):
+    """Raised if this Redis must not be used; the message says what to do."""
+
+
+class Script:
+    """A Lua script beside this file; several files make one script."""
+
+    def __init__(self, *names: str) -> None:
+        folder = files("push_server.brokers")
+        self.text = "".join((folder / f"{name}.lua").read_text("utf-8") for name in names)
+        self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Call(NamedTuple):
+    """A script, its keys and arguments; `stamped` ones get three more in front (`Link.stamp`)."""
+
+    script: Script
+    keys: Sequence[str | bytes]
+    args: Sequence[str | bytes | int | float]
+    stamped: bool = False
+
+
+Command = Call | tuple[str | bytes | int, ...]
+
+
+class ServerInfo(NamedTuple):
+    """What a Redis says of itself."""
+
+    run_id: str
+    trusted: bool
+    """Whether a restart of it loses nothing that was answered."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    commands: Sequence[Command]
+    answer: asyncio.Future[list[Any]]
+
+
+def _connection(address: RedisAddress, timeout: float) -> AbstractConnection:
+    """A connection that is closed as yet; it never connects again by itself."""
+    options: dict[str, Any] = {
+        "db": address.db,
+        "username": address.username,
+        "password": address.password,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": PATIENCE,
+        "retry": Retry(NoBackoff(), 0),
+        "client_name": "push-server",
+        "health_check_interval": 0,
+    }
+    # Version 8 would choose RESP3 and read pushed messages another way.
+    if "protocol" in inspect.signature(AbstractConnection).parameters:
+        options["protocol"] = 2
+    if address.path:
+        return UnixDomainSocketConnection(path=address.path, **options)
+    options.update(host=address.host, port=address.port)
+    if address.tls:
+        return SSLConnection(ssl_cert_reqs="required", ssl_ca_certs=address.ca, **options)
+    return Connection(**options)
+
+
+async def _close(connection: AbstractConnection) -> None:
+    with contextlib.suppress(RedisError, OSError, TimeoutError):
+        await connection.disconnect()
+
+
+FAILURES = (RedisError, OSError, TimeoutError, ssl.SSLError, Unusable)
+"""What can happen to a connection. The last: Redis has become one we must not use."""
+
+
+def reason_of(error: BaseException) -> str:
+    """One line for the log or the administrator. Redis never quotes a password."""
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+
+
+async def _ask(connection: AbstractConnection, *command: str) -> Any:
+    await connection.send_packed_command(connection.pack_command(*command), check_health=False)
+    return await connection.read_response()
+
+
+async def _inspect(connection: AbstractConnection) -> ServerInfo:
+    """What the server says of itself, if it may be used. Raises `Unusable` otherwise."""
+    text = (await _ask(connection, "INFO")).decode("utf-8", "replace")
+    info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    version = info.get("redis_version", "0")
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
+        raise Unusable(f"Redis {version} is too old; 7.0 or newer is needed")
+    if info.get("role") != "master":
+        raise Unusable("this Redis is a replica; name its primary")
+    if (policy := info.get("maxmemory_policy")) != "noeviction":
+        raise Unusable(
+            f"Redis may evict what we keep (maxmemory-policy {policy}); write"
+            " `maxmemory-policy noeviction` into redis.conf, or run"
+            " `redis-cli config set maxmemory-policy noeviction`"
+        )
+    settings: dict[bytes, bytes] = {}
+    # An account without CONFIG GET is fine: then the log is not trusted over a restart.
+    with contextlib.suppress(ResponseError):
+        for name in ("appendonly", "appendfsync"):
+            found = await _ask(connection, "CONFIG", "GET", name)
+            settings.update(zip(found[::2], found[1::2], strict=True))
+    flushed = settings == {b"appendonly": b"yes", b"appendfsync": b"always"}
+    # One that has been a replica may lack what its primary had answered.
+    never_replica = not info.get("master_replid2", "").strip("0")
+    return ServerInfo(info["run_id"], flushed and never_replica)
+
+
+class Link:
+    """The connection that asks."""
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        scripts: Sequence[Script],
+        stamp: Callable[[ServerInfo], tuple[str, ...]],
+        changed: Callable[[bool], None],
+    ) -> None:
+        self.up = False
+        self.generation = 0
+        """Counts the connections. What the last one sent may still be carried out."""
+        self._address = address
+        self._scripts = scripts
+        self._stamp = stamp
+        self._changed = changed
+        self._jobs: deque[_Job] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect. Raises `Unusable`, naming what to do, if that fails."""
+        try:
+            connection = await self._connect()
+        except FAILURES as error:
+            raise Unusable(_explained(error)) from error
+        self._task = asyncio.create_task(self._run(connection), name="redis-link")
+
+    async def close(self) -> None:
+        """Finish what was asked, then close the connection."""
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=2 * PATIENCE)
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def ask(self, *commands: Command) -> list[Any]:
+        """The replies to these commands, in order; an error is in its place among them.
+
+        Raises `Unavailable` if the replies do not come in time: then nobody knows.
+        """
+        if self._closing:
+            raise Unavailable("broker_closed", "The log is closed.", retry_after=1)
+        loop = asyncio.get_running_loop()
+        job = _Job(commands, loop.create_future())
+        self._jobs.append(job)
+        self._wake.set()
+        expiry = loop.call_later(PATIENCE, _fail, job, "no answer in time")
+        try:
+            return await job.answer
+        finally:
+            expiry.cancel()
+
+    async def one(self, command: Command) -> Any:
+        """The reply to one command; raises what went wrong with it as a `PushError`."""
+        (reply,) = await self.ask(command)
+        if isinstance(reply, ResponseError):
+            raise failure(reply)
+        return reply
+
+    async def _connect(self) -> AbstractConnection:
+        connection = _connection(self._address, PATIENCE)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            self._server = await _inspect(connection)
+            for script in self._scripts:
+                await _ask(connection, "SCRIPT", "LOAD", script.text)
+        except BaseException:
+            await _close(connection)
+            raise
+        self.generation += 1
+        return connection
+
+    async def _run(self, connection: AbstractConnection | None) -> None:
+        pause = RETRY_SECONDS[0]
+        while True:
+            try:
+                if connection is None:
+                    connection = await self._connect()
+                pause = RETRY_SECONDS[0]
+                self._set_up(True)
+                await self._serve(connection)
+                return
+            except FAILURES as error:
+                self._set_up(False, reason_of(error))
+            finally:
+                if connection is not None:
+                    await _close(connection)
+                    connection = None
+            if self._closing:
+                return
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, RETRY_SECONDS[1])
+
+    def _set_up(self, up: bool, reason: str = "") -> None:
+        if up == self.up:
+            return
+        self.up = up
+        if up:
+            log.info("broker.up", generation=self.generation)
+        else:
+            log.warn("broker.down", reason=reason)
+        self._changed(up)
+
+    async def _serve(self, connection: AbstractConnection) -> None:
+        """Exchange until the connection fails or the link is closed and nothing is left."""
+        while self._jobs or not self._closing:
+            if not self._jobs:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            batch: list[_Job] = []
+            size = 0
+            while self._jobs and size < BATCH_COMMANDS:
+                job = self._jobs.popleft()
+                if not job.answer.done():  # else its time was over before it was sent
+                    batch.append(job)
+                    size += len(job.commands)
+            try:
+                await self._exchange(connection, batch)
+            except BaseException as error:
+                for job in batch:
+                    _fail(job, reason_of(error))
+                raise
+
+    async def _exchange(self, connection: AbstractConnection, batch: Sequence[_Job]) -> None:
+        commands = [self._packable(command) for job in batch for command in job.commands]
+        packed = connection.pack_commands(commands)
+        async with asyncio.timeout(PATIENCE):
+            await connection.send_packed_command(packed, check_health=False)
+        for job in batch:
+            replies: list[Any] = []
+            for _ in job.commands:
+                try:
+                    replies.append(await connection.read_response())
+                except ResponseError as error:
+                    replies.append(error)
+            if not job.answer.done():
+                job.answer.set_result(replies)
+            if any(isinstance(reply, NoScriptError) for reply in replies):
+                raise Unusable("the scripts were flushed")  # a new connection loads them
+
+    def _packable(self, command: Command) -> tuple[str | bytes | int | float, ...]:
+        if not isinstance(command, Call):
+            return command
+        # Stamped only now: it must speak of the Redis that is going to run it.
+        stamp = self._stamp(self._server) if command.stamped else ()
+        script = command.script.sha
+        return ("EVALSHA", script, len(command.keys), *command.keys, *stamp, *command.args)
+
+
+def _explained(error: BaseException) -> str:
+    if isinstance(error, Unusable):
+        return str(error)
+    if isinstance(error, AuthenticationError):
+        return f"Redis does not accept the user or the password ({reason_of(error)})"
+    return f"Redis cannot be reached ({reason_of(error)})"
+
+
+def _fail(job: _Job, reason: str) -> None:
+    if not job.answer.done():
+        job.answer.set_exception(unavailable(reason))
+
+
+def unavailable(reason: str) -> Unavailable:
+    """The answer while Redis is away."""
+    return Unavailable(
+        "broker_unavailable", f"Redis does not answer ({reason}); try again.", retry_after=1
+    )
+
+
+def failure(error: ResponseError) -> PushError:
+    """What an error reply of Redis is to whoever asked."""
+    if isinstance(error, OutOfMemoryError) or str(error).startswith("OOM"):
+        return StorageFull(
+            "storage_full", "Redis has reached its `maxmemory`; nothing was stored."
+        )
+    log.rejected("broker.refused", "all", reason=reason_of(error))
+    return unavailable("it refused the command")
+
+
+class Ear:
+    """A connection that listens to bus names."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, address: RedisAddress) -> "Ear":
+        """Connect; raises one of `FAILURES`."""
+        connection = _connection(address, SILENCE)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await _close(connection)
+            raise
+        return cls(connection)
+
+    async def send(self, command: str, names: Sequence[str]) -> None:
+        """SUBSCRIBE or UNSUBSCRIBE."""
+        packed = self._connection.pack_command(command, *names)
+        await self._connection.send_packed_command(packed, check_health=False)
+
+    async def hear(self) -> tuple[bytes, bytes, Any]:
+        """What comes next: its kind, the bus name, and the message or a number."""
+        heard = await self._connection.read_response()
+        if not isinstance(heard, list) or len(heard) != 3:
+            raise Unusable("the bus speaks another protocol")
+        kind, name, message = heard
+        return kind, name, message
+
+    async def close(self) -> None:
+        """Hang up."""
+        await _close(self._connection)
