@@ -14,7 +14,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +24,7 @@ from push_server.channels import PERSONAL, personal_channel
 from push_server.connection import Connection, SocketConnection
 from push_server.errors import PushError, TooMany, Unauthorized, Unavailable
 from push_server.history import History
-from push_server.positions import channel_key
+from push_server.positions import Position, channel_key
 from push_server.publications import Publication, dump_json
 from push_server.revocations import Revocation, Revocations
 from push_server.subscriber import Subscriber, SubscribeRequest, visible_to
@@ -170,6 +170,39 @@ class Hub:
         log.error("conn.failed", failure, connection=subscriber.id)
         subscriber.connection.close("failed")
 
+    # A log that is not what it was.
+
+    def restarted(self, channel: str, reason: str, head: Position) -> None:
+        """Tell a channel's subscribers that it goes on at another place (the broker's callback).
+
+        Those whose history is being read are answered from the new log anyway.
+        """
+        self._fan_out()  # what was delivered before it was so
+        for subscriber in tuple(self._rooms.get(channel, ())):
+            try:
+                if isinstance(subscriber.held, deque):
+                    # Still being told what is gone: it comes back with the place it has reached.
+                    subscriber.connection.close("restarted")
+                elif subscriber.held is None:
+                    self._reset(subscriber, reason, {channel: head})
+                    if subscriber.transport.once:
+                        self._answer(subscriber)
+                    else:
+                        subscriber.flush()
+            except Exception as failure:  # noqa: BLE001  # one connection, not all behind it
+                self._fail(subscriber, failure)
+
+    def degraded(self, degraded: bool) -> None:
+        """Tell every stream that nothing can come just now, or again (the broker's callback)."""
+        self.counts["degraded"] = int(degraded)
+        for subscriber in self._everyone():
+            if subscriber.held is None and not subscriber.transport.once and not subscriber.parting:
+                try:
+                    subscriber.say({"type": "degraded", "degraded": degraded})
+                    subscriber.flush()
+                except Exception as failure:  # noqa: BLE001
+                    self._fail(subscriber, failure)
+
     # Attach and detach.
 
     async def attach(self, request: SubscribeRequest, connection: Connection) -> None:
@@ -251,6 +284,7 @@ class Hub:
             room = self._rooms.get(channel)
             if room is None:
                 self._rooms[channel] = [subscriber]
+                self.broker.join(channel)
             else:
                 room.append(subscriber)
         self._set_times(subscriber, request)
@@ -280,16 +314,7 @@ class Hub:
             self.counts["recovered"] += len(recovered)
             subscriber.say({"type": "recovered", "channels": recovered})
         for reason, channels in resets.items():
-            self.counts[f"resets.{reason}"] += len(channels)
-            subscriber.restart({channel: histories[channel].head for channel in channels})
-            subscriber.say(
-                {
-                    "type": "reset",
-                    "channels": channels,
-                    "reason": reason,
-                    "cursor": subscriber.cursor,
-                }
-            )
+            self._reset(subscriber, reason, {name: histories[name].head for name in channels})
         if subscriber.transport.once:
             while subscriber.held is not None and not subscriber.due:
                 subscriber.replay()
@@ -297,6 +322,21 @@ class Hub:
                 self._answer(subscriber)
             return
         self._pump(subscriber)
+
+    def _reset(
+        self, subscriber: Subscriber, reason: str, heads: Mapping[str, Position]
+    ) -> None:
+        """Tell a subscriber to load these channels anew, and from where delivery goes on."""
+        self.counts[f"resets.{reason}"] += len(heads)
+        subscriber.restart(heads)
+        subscriber.say(
+            {
+                "type": "reset",
+                "channels": list(heads),
+                "reason": reason,
+                "cursor": subscriber.cursor,
+            }
+        )
 
     def _pump(self, subscriber: Subscriber) -> None:
         """Replay slice by slice, as fast as the client takes them, until it is live."""
@@ -359,6 +399,7 @@ class Hub:
             room.remove(subscriber)
             if not room:
                 del self._rooms[channel]
+                self.broker.leave(channel)
 
     def _of_user(self, user: str) -> list[Subscriber]:
         """The subscribers of a user: in the user's personal channel, which all of them have."""

@@ -17,6 +17,7 @@ GAUGES = {
     "connections": ("Open client connections.", "transport"),
     "users": ("Users with an open connection.", ""),
     "channels": ("Channels with subscribers.", ""),
+    "degraded": ("Whether the log is out of reach.", ""),
     "blocked": ("Connections whose client does not keep up right now.", ""),
 }
 COUNTERS = {

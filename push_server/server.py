@@ -65,6 +65,7 @@ async def make_context(settings: Settings) -> Context:
         max_per_address=settings.connections_per_ip,
     )
     broker = make_broker(settings.broker, settings.namespace, hub.deliver, hub.revoke)
+    broker.restarted, broker.degraded = hub.restarted, hub.degraded
     hub.broker = broker
     await broker.start()
     crossing = Crossing(hub.loop)

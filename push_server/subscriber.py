@@ -161,6 +161,9 @@ class Subscriber:
 
     def restart(self, heads: Mapping[str, Position]) -> None:
         """Stand at the head of these channels; what was before is given up, and said to be."""
+        if self._latest is not None:
+            self._cursors[self._latest] = self._entry
+            self._latest = None  # so that whoever comes next speaks of the new places
         for channel, head in heads.items():
             self._cursors[channel] = cursor_entry(channel, head)
 

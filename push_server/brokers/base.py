@@ -123,7 +123,8 @@ class Broker(ABC):
         """Where each channel stands, and what it holds since the given position.
 
         `None` asks only for the head. The answer covers at least everything delivered before
-        the call was made; the caller holds back what is delivered meanwhile and merges.
+        the call was made; the caller holds back what is delivered meanwhile and merges. No
+        channel is `restarted` between the verdict on it and the return.
         """
 
     @abstractmethod

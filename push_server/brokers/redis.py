@@ -370,7 +370,7 @@ class RedisBroker(Broker):
         ):
             return
         with contextlib.suppress(PushError):  # then all rooms are read when Redis is back
-            await self._catch_up(channel, room)
+            await self._catch_up([channel])
 
     def _suspect(self, channel: str, position: Position) -> None:
         """Read a room if this position is news to it."""
@@ -468,27 +468,36 @@ class RedisBroker(Broker):
         finally:
             room.loading = None
 
-    async def _catch_up(self, channel: str, room: _Room) -> None:
-        """Read what the room may have missed, and deliver it."""
-        start = self._windows.head(channel)
-        found = await self._fetch(channel, start.offset, start.epoch)
-        self.counts["reread"] += 1
-        if self._rooms.get(channel) is room:
-            self._merge(channel, room, start, found)
+    async def _catch_up(self, channels: Iterable[str]) -> None:
+        """Read what these rooms may have missed, and deliver it."""
+        starts = {
+            channel: self._windows.head(channel)
+            for channel in channels
+            if channel in self._rooms and self._rooms[channel].ready
+        }
+        found = await self._fetch_all(
+            [(channel, start.offset, start.epoch) for channel, start in starts.items()]
+        )
+        self.counts["reread"] += len(found)
+        for (channel, start), one in zip(starts.items(), found, strict=True):
+            room = self._rooms.get(channel)
+            if room is not None and room.ready:
+                self._merge(channel, room, start, one)
 
-    async def _load_all(self, channel: str, room: _Room) -> None:
-        """Read everything that is kept of a room into its window."""
-        start = self._windows.head(channel)
+    async def _load_all(self, channel: str) -> ChannelLog:
+        """Everything that is kept of a room; it becomes its window, if there is memory for it."""
+        room, start = self._rooms[channel], self._windows.head(channel)
         found = await self._fetch(channel, "all")
-        if self._rooms.get(channel) is not room:
-            return
         window = found.log()
+        if self._rooms.get(channel) is not room:
+            return window
         verdict = window.since(start)
         if verdict.reset is not None:
             self._restart(channel, room, start, found.head)
         missed = len(verdict.publications)
         self._arrive(channel, found.entries[len(found.entries) - missed :])
         self._put_under(channel, window)
+        return window
 
     def _put_under(self, channel: str, window: ChannelLog) -> None:
         """Make what was read the older part of what is known."""
@@ -507,39 +516,45 @@ class RedisBroker(Broker):
         if not self._link.up:
             raise unavailable("the connection is down")
         rooms = [channel for channel in since if channel in self._rooms]
-        if not all(self._rooms[channel].ready for channel in rooms):
-            await self._make_ready(rooms)
-        histories: dict[str, History] = {}
-        for channel, position in since.items():
-            if channel in self._rooms:
-                histories[channel] = await self._read_room(channel, position)
         elsewhere = [channel for channel in since if channel not in self._rooms]
+        windows: dict[str, ChannelLog] = {}
         if elsewhere:
             found = await self._fetch_all(
                 [(name, "head" if since[name] is None else "all", 0) for name in elsewhere]
             )
-            for channel, one in zip(elsewhere, found, strict=True):
-                histories[channel] = self._whole(channel, one).since(since[channel])
-        return {channel: histories[channel] for channel in since}
+            windows = {name: one.log() for name, one in zip(elsewhere, found, strict=True)}
+        if not all(self._rooms[channel].ready for channel in rooms):
+            await self._make_ready(rooms)
+        doubtful = [
+            channel
+            for channel in rooms
+            if self._window(channel).since(since[channel]).reset in (EPOCH, FUTURE, TAG)
+        ]
+        if doubtful:
+            await self._catch_up(doubtful)
+        for channel in rooms:
+            window = self._window(channel)
+            if window.since(since[channel]).reset == TRIMMED and not window.whole:
+                windows[channel] = await self._load_all(channel)
+        # From here on nothing waits, so all verdicts are of one moment.
+        return {
+            channel: self._latest(channel, windows.get(channel)).since(position)
+            for channel, position in since.items()
+        }
 
-    async def _read_room(self, channel: str, position: Position | None) -> History:
-        room = self._rooms[channel]
-        history = self._window(channel).since(position)
-        if history.reset in (EPOCH, FUTURE, TAG):
-            await self._catch_up(channel, room)
-            history = self._window(channel).since(position)
-        if history.reset == TRIMMED and not self._window(channel).whole:
-            await self._load_all(channel, room)
-            history = self._window(channel).since(position)
-        return history
+    def _latest(self, channel: str, loaded: ChannelLog | None) -> ChannelLog:
+        """A room's window; or what was loaded, if memory has no room for it all."""
+        if channel in self._rooms:
+            window = self._window(channel)
+            # Does what was loaded still lead to where the room stands?
+            if loaded is None or window.whole or window.since(loaded.head).reset is not None:
+                return window
+        assert loaded is not None
+        loaded.trim(self.namespaces.of(channel), self.clock())
+        return loaded
 
     def _window(self, channel: str) -> ChannelLog:
         return self._windows.log(channel, self.namespaces.of(channel), self.clock())
-
-    def _whole(self, channel: str, found: Found) -> ChannelLog:
-        window = found.log()
-        window.trim(self.namespaces.of(channel), self.clock())
-        return window
 
     async def history(self, channel: str, after: int, limit: int) -> History:
         """Answer from the window if it reaches back that far, else read."""
@@ -548,7 +563,9 @@ class RedisBroker(Broker):
             window = self._window(channel)
             if window.whole or after >= window.floor.offset:
                 return window.after(after, limit)
-        return self._whole(channel, await self._fetch(channel, "all")).after(after, limit)
+        window = (await self._fetch(channel, "all")).log()
+        window.trim(self.namespaces.of(channel), self.clock())
+        return window.after(after, limit)
 
     # Claims and revocations.
 
@@ -618,21 +635,9 @@ class RedisBroker(Broker):
     async def _catch_up_all(self) -> None:
         with contextlib.suppress(PushError):  # then there will be another beginning
             await self._load_revocations()
-            ready = iter([channel for channel, room in self._rooms.items() if room.ready])
-            while some := list(islice(ready, ROOMS_AT_ONCE)):
-                starts = {
-                    channel: self._windows.head(channel)
-                    for channel in some
-                    if channel in self._rooms
-                }
-                found = await self._fetch_all(
-                    [(channel, start.offset, start.epoch) for channel, start in starts.items()]
-                )
-                self.counts["reread"] += len(found)
-                for (channel, start), one in zip(starts.items(), found, strict=True):
-                    room = self._rooms.get(channel)
-                    if room is not None and room.ready:
-                        self._merge(channel, room, start, one)
+            names = iter(list(self._rooms))
+            while some := list(islice(names, ROOMS_AT_ONCE)):
+                await self._catch_up(some)
 
     async def _tick(self) -> None:
         while True:

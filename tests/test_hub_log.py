@@ -1,0 +1,128 @@
+"""What the hub does when the broker says that a log is lost, out of reach, or back."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from stage import NAMESPACES, FakeConnection, Stage
+
+from push_server.history import EPOCH
+from push_server.positions import Position, channel_key, parse_cursor
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    stage = Stage(monkeypatch, NAMESPACES)
+    yield stage
+    stage.close()
+
+
+def lose(stage: Stage, channel: str = "room", offset: int = 3) -> Position:
+    """The channel's log is another one, and stands here."""
+    stage.broker.epoch += 1
+    stage.broker._logs.clear()
+    head = Position(stage.broker.epoch, offset, "AAAAAA")
+    stage.hub.restarted(channel, EPOCH, head)
+    return head
+
+
+def test_a_stream_is_told_which_channel_begins_anew(stage: Stage) -> None:
+    alice, bob = stage.attach("alice", "room", "hall"), stage.attach("bob", "hall")
+    stage.publish("hall", b"1")
+    stage.publish("room", b"2")
+    told = len(bob.writes)
+    head = lose(stage)
+    reset = alice.values[-1]
+    assert (reset["type"], reset["channels"], reset["reason"]) == ("reset", ["room"], EPOCH)
+    assert parse_cursor(reset["cursor"])[channel_key("room")] == head
+    assert parse_cursor(reset["cursor"])[channel_key("hall")].offset == 1
+    assert len(bob.writes) == told
+    assert stage.hub.counts[f"resets.{EPOCH}"] == 1
+
+
+@pytest.mark.parametrize("last", ["room", "hall"])
+def test_what_comes_next_speaks_of_the_new_place(stage: Stage, last: str) -> None:
+    alice = stage.attach("alice", "room", "hall")
+    stage.publish("room", b"1")
+    stage.publish(last, b"2")
+    head = lose(stage)
+    for channel in ("hall", "room"):
+        stage.publish(channel, b"3")
+        cursor = parse_cursor(alice.values[-1]["cursor"])
+        expected = head.epoch if channel == "hall" else stage.broker.epoch
+        assert cursor[channel_key("room")].epoch == expected
+    assert cursor[channel_key("room")].offset == 1
+
+
+def test_what_was_delivered_before_is_told_before(stage: Stage) -> None:
+    alice = stage.attach("alice", "room")
+    stage.place("room", b"1")
+    lose(stage)
+    assert [value.get("type", "data") for value in alice.values] == ["hello", "data", "reset"]
+
+
+def test_a_waiting_poll_is_answered(stage: Stage) -> None:
+    since = stage.attach("alice", "room").values[0]["cursor"]
+    poll = stage.attach("bob", "room", transport="poll", since=since, channels=["room"])
+    head = lose(stage)
+    answer = json.loads(poll.body)
+    assert [control["type"] for control in answer["control"]][-1] == "reset"
+    assert parse_cursor(answer["cursor"])[channel_key("room")] == head
+
+
+def test_one_that_is_still_told_the_old_log_has_to_come_back(stage: Stage) -> None:
+    since = stage.attach("alice", "big:room").values[0]["cursor"]
+    for _ in range(20):
+        stage.publish("big:room", b'"%s"' % (b"x" * 20_000))
+    slow = FakeConnection(stage.hub)
+    slow.blocked = True
+    stage.attach("bob", "big:room", connection=slow, since=since, channels=["big:room"])
+    told = len(slow.writes)
+    lose(stage, "big:room")
+    assert slow.closed() == "restarted"
+    assert len(slow.writes) == told
+
+
+def test_one_whose_history_is_being_read_is_left_to_its_answer(stage: Stage) -> None:
+    stage.broker.gate.clear()
+    alice = stage.attach("alice", "room")
+    lose(stage)
+    assert not alice.writes and not alice.closed()
+    stage.broker.gate.set()
+    stage.turn()
+    assert alice.words == ["hello"]
+
+
+def test_one_connection_that_fails_does_not_hurt_the_others(stage: Stage) -> None:
+    crowd = [stage.attach(f"u{n}", "room") for n in range(3)]
+    crowd[1].breaks = True
+    lose(stage)
+    stage.hub.degraded(True)
+    assert [connection.closed() for connection in crowd] == ["", "failed", ""]
+    assert crowd[2].words == ["hello", "reset", "degraded"]
+
+
+def test_streams_are_told_when_the_log_is_out_of_reach_and_back(stage: Stage) -> None:
+    stream, events = stage.attach("alice", "room"), stage.attach("bob", "room", transport="sse")
+    poll = stage.attach("carol", "room", transport="poll", since=stream.values[0]["cursor"])
+    told = len(poll.writes)
+    stage.hub.degraded(True)
+    assert stream.values[-1]["degraded"] is True
+    assert b'{"type":"degraded","degraded":true}' in events.body
+    assert stage.hub.stats()["degraded"] == 1
+    stage.hub.degraded(False)
+    assert stream.values[-1]["degraded"] is False
+    assert len(poll.writes) == told, "a poll has nothing to gain from it"
+
+
+def test_the_broker_hears_of_the_first_and_the_last_subscriber(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(stage.broker, "join", lambda name: heard.append("+" + name))
+    monkeypatch.setattr(stage.broker, "leave", lambda name: heard.append("-" + name))
+    first, second = stage.attach("a", "room"), stage.attach("b", "room")
+    first.close("gone")
+    assert heard == ["+user:a", "+room", "+user:b", "-user:a"]
+    second.close("gone")
+    assert heard[4:] == ["-user:b", "-room"]
