@@ -33,10 +33,9 @@ _SECRET = re.compile(
 
 
 def _field(value: object) -> str:
-    text = _SECRET.sub("[secret]", str(value))
-    if _PLAIN.fullmatch(text):
-        return text
-    return json.dumps(text[:FIELD_LIMIT])
+    # Cut first: the search takes the square of the length.
+    text = _SECRET.sub("[secret]", str(value)[:FIELD_LIMIT])
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 def _line(event: str, fields: dict[str, object]) -> str:
