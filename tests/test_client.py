@@ -482,7 +482,7 @@ def test_threads_share_a_client() -> None:
 def real(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PushServer]:
-    settings = {}
+    settings: dict[str, Any] = {}
     if request.param == "unix":
         settings["internal_listen"] = f"unix:{tmp_path_factory.mktemp('api') / 'api.sock'}"
     with PushServer(**settings) as server:
