@@ -37,6 +37,7 @@ class Message:
     """What its publisher knows of a publication."""
 
     sha: str
+    sent: float
     first_try: float
     tries: int = 0
     nacks: int = 0
@@ -117,7 +118,7 @@ class Known:
             if kind == "try":
                 message = self.messages.get(name)
                 if message is None:
-                    message = self.messages[name] = Message(row["sha"], at)
+                    message = self.messages[name] = Message(row["sha"], row["sent"], at)
                 message.tries += 1
                 continue
             message = self.messages[name]

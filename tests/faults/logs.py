@@ -16,7 +16,7 @@ clock that all processes of a machine share, so no jump of the wall clock moves 
 ``published/N-CHANNEL.jsonl`` -- the publisher log. A try is written before it is sent; what
 came of it is synced to the disk before the next request. A retry keeps its id::
 
-    {"row":"try","id","sha","at"}
+    {"row":"try","id","sha","sent","at"}              sent: the time in the payload
     {"row":"ack","id","epoch","offset","dup","at"}
     {"row":"nack","id","status","code","at"}         4xx: not stored
     {"row":"unknown","id","why","at"}                5xx, timeout, cut: nobody knows

@@ -158,11 +158,9 @@ def no_phantom_got(row: Row, session: Session, known: Known) -> Iterator[str]:
         yield f"{name} came with the tag {row['tag']}"
     if row["at"] < message.first_try:
         yield f"{name} arrived before it was published"
-    if row["via"] == "live":
-        if message.acks and message.acks[0].at < session.hello_at:
-            yield f"{name} says live, but was stored before the connection was opened"
-    elif message.first_try > session.hello_at:
-        yield f"{name} says history, but was published after the connection was opened"
+    via = "history" if message.sent < session.hello_at else "live"
+    if row["via"] != via:
+        yield f"{name} says {row['via']} and is {via}"
 
 
 def no_phantom(known: Known) -> Iterator[str]:

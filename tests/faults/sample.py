@@ -70,13 +70,13 @@ class _Channel:
 def _publish(channel: _Channel, times: Sequence[float]) -> None:
     for number, at in enumerate(times):
         name = f"{channel.name}.{number}"
-        channel.note("try", name, at, sha=digest(name))
+        channel.note("try", name, at, sha=digest(name), sent=at)
         outage = next(((a, b) for a, b in (KILL, DAMAGE) if a - 0.01 <= at < b), None)
         if outage is None:
             one = channel.store(at + 0.002, at, name)
             channel.ack(one, at + 0.004, False)
             if number % 50 == 0:
-                channel.note("try", name, at + 0.005, sha=digest(name))
+                channel.note("try", name, at + 0.005, sha=digest(name), sent=at)
                 channel.ack(one, at + 0.006, True)
             continue
         channel.note("unknown", name, at + 0.1, why="cut")
@@ -84,11 +84,11 @@ def _publish(channel: _Channel, times: Sequence[float]) -> None:
         before = outage is KILL and at < KILL[0]
         kept = channel.store(at + 0.002, at, name) if before else None
         again = outage[1] + 0.1 + number * 1e-5
-        channel.note("try", name, again, sha=digest(name))
+        channel.note("try", name, again, sha=digest(name), sent=at)
         channel.ack(kept or channel.store(again + 0.002, at, name), again + 0.004, kept is not None)
-    channel.note("try", "refused", 30.0, sha=digest("refused"))
+    channel.note("try", "refused", 30.0, sha=digest("refused"), sent=30.0)
     channel.note("nack", "refused", 30.01, status=409, code="id_conflict")
-    channel.note("try", MARKER, HEALED + 1, sha=digest(MARKER))
+    channel.note("try", MARKER, HEALED + 1, sha=digest(MARKER), sent=HEALED + 1)
     channel.ack(channel.store(HEALED + 1.01, HEALED + 1, MARKER), HEALED + 1.02, False)
 
 
