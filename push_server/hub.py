@@ -4,8 +4,8 @@
 channel's new publications once per transport, offers them to the channel's subscribers, and then
 writes to each subscriber once, however many publications or channels were due.
 
-Time is a wheel: every subscriber sits in exactly one slot of a quarter second, for its next
-ping, its warning or its end, whichever comes first. There is one timer for all of them.
+Each subscriber is filed in the wheel for its next ping, its warning or its end, whichever comes
+first. There is one timer for all of them.
 
 Event loop only, hence no locks. Floor 4: calls down to the broker, up through nothing.
 """
@@ -19,10 +19,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from push_server import log
+from push_server.admission import Admission
 from push_server.brokers.base import Broker
 from push_server.channels import PERSONAL, personal_channel
 from push_server.connection import Connection, SocketConnection
-from push_server.errors import PushError, TooMany, Unauthorized, Unavailable
+from push_server.errors import PushError, Unauthorized, Unavailable
 from push_server.history import History
 from push_server.positions import Position, channel_key
 from push_server.publications import Publication, dump_json
@@ -31,9 +32,8 @@ from push_server.subscriber import Subscriber, SubscribeRequest, visible_to
 from push_server.transports import TRANSPORTS
 from push_server.transports.base import Transport, response
 from push_server.watch import Watch
+from push_server.wheel import TICK, Wheel
 
-TICK = 0.25
-"""Seconds; the grain of every deadline a subscriber has."""
 LARGE_ROOM = 200
 ANSWER_SECONDS = 0.001
 WARN_SECONDS = 60.0
@@ -76,21 +76,18 @@ class Hub:
         self._heartbeat = heartbeat
         self._max_age = max_age
         self._stall_timeout = stall_timeout
-        self._max_connections = max_connections
         self._max_per_user = max_per_user
-        self._max_per_address = max_per_address
-        self._addresses: Counter[str] = Counter()
+        self._admission = Admission(connections=max_connections, per_address=max_per_address)
         self._rooms: dict[str, list[Subscriber]] = {}
         """Channel -> subscribers, in the order they came. Lists, because most rooms hold one
         subscriber (a list of one takes 64 bytes, a set 216), and because a fan-out that goes
         through memory in order is faster; leaving a room of 10,000 takes 12 µs."""
         self._due: dict[str, list[Publication]] = {}
         self._encoded: dict[tuple[str, Transport], tuple[bytes, ...]] = {}
-        self._wheel: dict[int, set[Subscriber]] = {}
-        self._slot = self._slot_at(time.monotonic())
+        self._wheel = Wheel(time.monotonic())
         self._draining = False
         self.empty = asyncio.Event()
-        self._size = 0
+        """Set when the last subscriber has gone after `drain`."""
         self._id_prefix = secrets.token_urlsafe(6)
         self._ticker = self.loop.call_later(TICK, self._tick)
 
@@ -195,7 +192,7 @@ class Hub:
     def degraded(self, degraded: bool) -> None:
         """Tell every stream that nothing can come just now, or again (the broker's callback)."""
         self.counts["degraded"] = int(degraded)
-        for subscriber in self._everyone():
+        for subscriber in self._wheel.everyone():
             if subscriber.held is None and not subscriber.transport.once and not subscriber.parting:
                 try:
                     subscriber.say({"type": "degraded", "degraded": degraded})
@@ -241,22 +238,11 @@ class Hub:
             request.user, request.session, request.token_id, request.issued
         ):
             raise Unauthorized("token_invalid", "The token has been revoked.")
-        if self._size >= self._max_connections:
+        try:
+            self._admission.enter(request.address)
+        except PushError:
             self.counts["shed"] += 1
-            log.rejected("admit.shed", "all", limit="connections")
-            raise Unavailable(
-                "full",
-                "This server holds as many connections as `connections` allows.",
-                retry_after=random.randint(1, 30),
-            )
-        if request.address and self._addresses[request.address] >= self._max_per_address:
-            self.counts["shed"] += 1
-            log.rejected("quota.address", request.address, limit="connections_per_ip")
-            raise TooMany(
-                "too_many_connections",
-                "This address has as many connections as `connections_per_ip` allows.",
-                retry_after=random.randint(1, 30),
-            )
+            raise
         same_user = [] if request.user == ANONYMOUS else self._of_user(request.user)
         if len(same_user) >= self._max_per_user:
             self.counts["replaced"] += 1
@@ -273,9 +259,6 @@ class Hub:
         connection.finish()
 
     def _join(self, request: SubscribeRequest, connection: Connection) -> Subscriber:
-        self._size += 1
-        if request.address:
-            self._addresses[request.address] += 1
         subscriber_id = f"{self._id_prefix}{self.counts['connects']}"
         subscriber = Subscriber(request, connection, subscriber_id)
         connection.subscriber = subscriber
@@ -368,7 +351,7 @@ class Hub:
         if connection.subscriber is subscriber and not subscriber.parting:
             self._leave(subscriber)
             subscriber.parting = True
-            self._wheel.get(subscriber.slot, set()).discard(subscriber)
+            self._wheel.drop(subscriber)
             subscriber.ends = subscriber.warns = time.monotonic() + self._stall_timeout
             self._file(subscriber, subscriber.ends)
 
@@ -378,19 +361,15 @@ class Hub:
         if subscriber is None:
             return
         connection.subscriber = None
-        self._size -= 1
-        if subscriber.address:
-            self._addresses[subscriber.address] -= 1
-            if not self._addresses[subscriber.address]:
-                del self._addresses[subscriber.address]
-        if self._draining and not self._size:
+        self._admission.leave(subscriber.address)
+        if self._draining and not self._admission.size:
             self.empty.set()
         if reason in ("slow", "stalled"):
             self.counts[f"cuts.{reason}"] += 1
             log.info("conn.cut", reason=reason, user=subscriber.user, connection=subscriber.id)
         if not subscriber.parting:
             self._leave(subscriber)
-        self._wheel.get(subscriber.slot, set()).discard(subscriber)
+        self._wheel.drop(subscriber)
 
     def _leave(self, subscriber: Subscriber) -> None:
         """Take a subscriber out of its channels."""
@@ -405,10 +384,6 @@ class Hub:
         """The subscribers of a user: in the user's personal channel, which all of them have."""
         room = self._rooms.get(personal_channel(user), ())
         return [subscriber for subscriber in room if subscriber.user == user]
-
-    def _everyone(self) -> list[Subscriber]:
-        """All subscribers: each sits in one slot of the wheel."""
-        return [subscriber for slot in self._wheel.values() for subscriber in slot]
 
     # Ends.
 
@@ -435,7 +410,7 @@ class Hub:
         """The subscribers whose token a revocation means."""
         return [
             subscriber
-            for subscriber in self._everyone()
+            for subscriber in self._wheel.everyone()
             if revocation.covers(
                 subscriber.user, subscriber.session, subscriber.token_id, subscriber.issued
             )
@@ -458,25 +433,21 @@ class Hub:
         `empty` is set when the last one has gone.
         """
         self._draining = True
-        if not self._size:
+        if not self._admission.size:
             self.empty.set()
-        for subscriber in self._everyone():
+        for subscriber in self._wheel.everyone():
             self._end(subscriber, "drain", int(random.uniform(0, spread) * 1000))
 
     def close(self) -> None:
         """Stop the clock and cut whoever is left."""
         self._ticker.cancel()
-        for subscriber in self._everyone():
+        for subscriber in self._wheel.everyone():
             subscriber.connection.close("drain")
         for connection in tuple(self.blocked):  # refused, and slow to take it
             connection.close("drain")
         self.watch.close()
 
     # The wheel.
-
-    @staticmethod
-    def _slot_at(moment: float) -> int:
-        return int(moment / TICK) + 1
 
     def _set_times(self, subscriber: Subscriber, request: SubscribeRequest) -> None:
         now = time.monotonic()
@@ -495,22 +466,16 @@ class Hub:
         self._file(subscriber, now + self._heartbeat * random.uniform(0.5, 1.0))
 
     def _file(self, subscriber: Subscriber, next_ping: float) -> None:
-        # Never a slot that the wheel has passed: nobody would look there again.
-        due = self._slot_at(min(next_ping, subscriber.warns, subscriber.ends))
-        slot = subscriber.slot = max(due, self._slot)
-        self._wheel.setdefault(slot, set()).add(subscriber)
+        self._wheel.file(subscriber, min(next_ping, subscriber.warns, subscriber.ends))
 
     def _tick(self) -> None:
         now = time.monotonic()
         self._ticker = self.loop.call_later(TICK, self._tick)
-        last = int(now / TICK)
-        while self._slot <= last:
-            self._slot += 1
-            for subscriber in self._wheel.pop(self._slot - 1, ()):
-                try:
-                    self._visit(subscriber, now)
-                except Exception as failure:  # noqa: BLE001
-                    self._fail(subscriber, failure)
+        for subscriber in self._wheel.turn(now):
+            try:
+                self._visit(subscriber, now)
+            except Exception as failure:  # noqa: BLE001
+                self._fail(subscriber, failure)
         for connection in [c for c in self.blocked if c.stalled(now, self._stall_timeout)]:
             connection.close("stalled")
 
@@ -559,9 +524,9 @@ class Hub:
 
     def stats(self) -> dict[str, int]:
         """Numbers for `stats` and `/metrics`."""
-        by_transport = Counter(subscriber.transport.name for subscriber in self._everyone())
+        by_transport = Counter(subscriber.transport.name for subscriber in self._wheel.everyone())
         return {
-            "connections": self._size,
+            "connections": self._admission.size,
             "users": sum(name.startswith(PERSONAL) for name in self._rooms),
             "channels": len(self._rooms),
             "blocked": len(self.blocked),

@@ -19,12 +19,13 @@ from push_server.brokers.memory import MemoryBroker
 from push_server.channels import Namespace, Namespaces
 from push_server.errors import PushError
 from push_server.history import History
-from push_server.hub import TICK, Hub
+from push_server.hub import Hub
 from push_server.positions import Position, parse_cursor
 from push_server.publications import Published, PublishRequest
 from push_server.revocations import Revocations
 from push_server.subscriber import SubscribeRequest
 from push_server.transports import TRANSPORTS
+from push_server.wheel import TICK
 
 T = TypeVar("T")
 
@@ -260,13 +261,13 @@ class Stage:
         """Nobody is left, in no corner of the hub."""
         hub = self.hub
         self.pass_time(2 * TICK)
-        assert hub._size == 0
+        assert hub._admission.size == 0
         assert hub._rooms == {}
-        assert not +hub._addresses and not hub._addresses
+        assert not hub._admission._addresses
         assert not hub._due and not hub._encoded
-        assert hub._everyone() == []
+        assert hub._wheel.everyone() == []
         assert hub.blocked == set()
-        assert not [slot for slot, found in hub._wheel.items() if found]
+        assert not [slot for slot, found in hub._wheel._slots.items() if found]
 
     def close(self) -> None:
         for task in self.tasks:

@@ -10,10 +10,11 @@ import pytest
 from stage import NAMESPACES, FakeConnection, Stage
 
 from push_server.errors import Unavailable
-from push_server.hub import HELD_LIMIT, TICK, WARN_SECONDS
+from push_server.hub import HELD_LIMIT, WARN_SECONDS
 from push_server.positions import channel_key, parse_cursor
 from push_server.revocations import Revocation
 from push_server.transports import TRANSPORTS
+from push_server.wheel import TICK
 
 MakeStage = Callable[..., Stage]
 
@@ -564,7 +565,7 @@ def test_the_first_pings_are_spread(stage: Stage) -> None:
     random.seed(7)
     for n in range(200):
         stage.attach(f"u{n}")
-    assert len({subscriber.slot for subscriber in stage.hub._everyone()}) > 20
+    assert len({subscriber.slot for subscriber in stage.hub._wheel.everyone()}) > 20
 
 
 def test_a_stream_ends_with_its_token_and_says_so_before(stage: Stage) -> None:
@@ -652,15 +653,15 @@ def test_a_loop_that_stood_still_forgets_nobody(stage: Stage) -> None:
 
 def test_a_visit_that_fails_does_not_stop_the_wheel(stage: Stage) -> None:
     crowd = [stage.attach(f"u{n}") for n in range(20)]
-    for subscriber in stage.hub._everyone():
-        stage.hub._wheel[subscriber.slot].discard(subscriber)
+    for subscriber in stage.hub._wheel.everyone():
+        stage.hub._wheel.drop(subscriber)
         stage.hub._file(subscriber, stage.clock.now + 5)
     crowd[3].breaks = True
     stage.pass_time(6)
     assert crowd[3].closed() == "failed"
     others = [connection for connection in crowd if connection is not crowd[3]]
     assert all(connection.words == ["hello", "ping"] for connection in others)
-    assert len(stage.hub._everyone()) == 19
+    assert len(stage.hub._wheel.everyone()) == 19
 
 
 # What is left behind, and what is told of it
@@ -699,11 +700,11 @@ def test_a_thousand_lives_leave_nothing_behind(make_stage: MakeStage) -> None:
             user = f"u{chance.randrange(30)}"
             stage.hub.revoke(Revocation("user", user, stage.clock.time() - 1, 2**53))
         hub = stage.hub
-        assert hub._size == len(hub._everyone()) <= 60
-        assert sum(hub._addresses.values()) <= hub._size
+        assert hub._admission.size == len(hub._wheel.everyone()) <= 60
+        assert sum(hub._admission._addresses.values()) <= hub._admission.size
     for connection in alive:
         connection.close("gone")
-    for subscriber in stage.hub._everyone():
+    for subscriber in stage.hub._wheel.everyone():
         subscriber.connection.close("gone")
     stage.check_empty()
     assert set(stage.hub.counts) >= {"connects", "replaced", "revoked", "deliveries", "recovered"}
