@@ -18,8 +18,8 @@ class Revocation:
     """Tokens that are no longer good.
 
     `kind` is one of "sid", "user", "jti", and `value` the claim that is meant. `before`, unix
-    seconds: only tokens issued at or before it. `expires`: when every token that could be meant
-    has expired by itself, so that this can be forgotten.
+    seconds: only tokens issued in or before that second. `expires`: when every token that could
+    be meant has expired by itself, so that this can be forgotten.
     """
 
     kind: str
@@ -30,7 +30,7 @@ class Revocation:
     def covers(self, user: str, session: str, token_id: str, issued: float) -> bool:
         """Whether a token with these claims is meant."""
         claim = {SESSION: session, USER: user, TOKEN: token_id}[self.kind]
-        return bool(claim) and claim == self.value and issued <= self.before
+        return bool(claim) and claim == self.value and int(issued) <= self.before
 
 
 class Revocations:

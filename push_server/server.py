@@ -147,7 +147,8 @@ class _House:
                     every_second=self._context.crossing.check_loop,
                 )
             except OSError as error:
-                raise SettingsError(name, f"cannot listen on {address}: {error.strerror}") from None
+                why = error.strerror or error
+                raise SettingsError(name, f"cannot listen on {address}: {why}") from None
             shown = address if address.path else Address(host=address.host, port=port)
             log.info("listening", setting=name, address=shown)
 

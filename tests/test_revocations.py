@@ -7,6 +7,13 @@ from push_server.revocations import SESSION, TOKEN, USER, Revocation, Revocation
 ALICE = {"user": "alice", "session": "s1", "token_id": "t1", "issued": 100.0}
 
 
+def test_the_second_of_a_logout_is_meant_to_its_end() -> None:
+    # The signature of the logout has whole seconds; a token may have more.
+    revocation = Revocation(USER, "alice", 100, 1000)
+    assert revocation.covers("alice", "", "", 100.9)
+    assert not revocation.covers("alice", "", "", 101)
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "before", "covered"),
     [

@@ -24,7 +24,6 @@ class FileDoor:
         """The script; 304 if the browser has it."""
         fields = [
             *headers,
-            ("Content-Type", "text/javascript; charset=utf-8"),
             # A worker takes its policy from the response of its own script.
             ("Content-Security-Policy", SCRIPT_POLICY),
             ("Cache-Control", "no-cache"),
@@ -33,7 +32,7 @@ class FileDoor:
         ]
         if self._etag in request.header("if-none-match"):  # weak, or one of several
             return 304, fields, []
-        return 200, fields, [self._body]
+        return 200, [*fields, ("Content-Type", "text/javascript; charset=utf-8")], [self._body]
 
 
 class FrameDoor:

@@ -52,11 +52,13 @@ class Router:
             return []
         status, fields, body = answer
         names = {name.lower() for name, _ in fields}
-        for name, value in (("Content-Type", "application/json"), ("Cache-Control", "no-store")):
-            if name.lower() not in names:
-                fields.append((name, value))
-        if isinstance(body, list):
-            fields.append(("Content-Length", str(sum(map(len, body)))))
+        if "cache-control" not in names:
+            fields.append(("Cache-Control", "no-store"))
+        if status not in (204, 304):  # these have no content to speak of
+            if "content-type" not in names:
+                fields.append(("Content-Type", "application/json"))
+            if isinstance(body, list):
+                fields.append(("Content-Length", str(sum(map(len, body)))))
         start_response(f"{status} {HTTPStatus(status).phrase}", fields)
         return [] if request.method == "HEAD" else body
 

@@ -1,0 +1,164 @@
+"""The house: starting, reloading, ending, and ending because something inside has died."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import PushServer, free_port
+
+from push_server.crossing import EXIT_DEAD_THREAD
+from push_server.server import EXIT_SETTINGS
+
+ROOT = Path(__file__).resolve().parent.parent
+START = """
+import sys, threading, time
+from dataclasses import replace
+from push_server import crossing, hijack, server
+from push_server.settings import Address, Settings
+settings = replace(
+    Settings(), broker="memory:", token_keys=("k" * 32,),
+    listen=Address("127.0.0.1", 0), internal_listen=Address("127.0.0.1", 0),
+)
+{change}
+sys.exit(server.run(settings))
+"""
+
+Factory = Callable[..., PushServer]
+
+
+def serve(change: str, timeout: float = 20) -> subprocess.CompletedProcess[str]:
+    """A server with something changed inside, until it ends."""
+    return subprocess.run(
+        [sys.executable, "-c", START.format(change=change)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_drains_and_ends(push_server_factory: Factory, number: signal.Signals) -> None:
+    push = push_server_factory()
+    with push.stream(push.token("42")) as stream:
+        push.signal(number)
+        push.signal(number)  # an impatient operator changes nothing
+        messages = stream.until_end()
+    assert push.wait() == 0
+    assert messages[-1].value["type"] == "reconnect" and messages[-1].value["reason"] == "drain"
+    events = [word for line in push.log.splitlines() for word in line.split() if "event=" in word]
+    assert events[-2:] == ["event=draining", "event=stopped"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", push.port), 1)
+
+
+def test_a_reload_takes_what_it_can_and_nothing_that_is_wrong(push_server_factory: Factory) -> None:
+    push = push_server_factory()
+    old = push.token("42")
+    new_key = "another key of 32 characters...."
+
+    def reload(expected: str) -> None:
+        seen = push.log.count(expected)
+        push.signal(signal.SIGHUP)
+        until(lambda: push.log.count(expected) > seen)
+
+    push.config_file.write_text("listen = 7\n")
+    reload("event=reload.refused")
+    push.config_file.write_text("this is no TOML")
+    reload("event=reload.refused")
+    push.config_file.unlink()
+    reload("event=reload.refused")
+    assert push.request("POST", "/ticket", token=old).status == 200, "everything is as it was"
+
+    push.write_config(
+        token_keys=[new_key],
+        namespace={"quiet": {"client_publish": False}, "short": {"history_size": 1}},
+    )
+    reload("event=reload.done")
+    assert push.request("POST", "/ticket", token=old).status == 401
+    token = push.token("42", pub_ch=["*"], key=new_key)
+    assert push.request("POST", "/ticket", token=token).status == 200
+    for channel, status in (("quiet:a", 403), ("loud:a", 200)):
+        body = json.dumps({"channel": channel, "data": 1}).encode()
+        headers = {"Content-Type": "application/json"}
+        answer = push.request("POST", "/publish", token=token, headers=headers, body=body)
+        assert answer.status == status
+    for number in range(3):
+        push.api("publish", channel="short:a", data=number)
+    kept: Any = push.api("history", channel="short:a")
+    assert [each["data"] for each in kept["publications"]] == [2]
+
+
+@pytest.mark.parametrize("name", ["listen", "internal_listen"])
+def test_a_port_that_is_taken(name: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = serve(f"settings = replace(settings, {name}=Address('127.0.0.1', {port}))")
+    assert ended.returncode == EXIT_SETTINGS
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("push-server: ") and f"127.0.0.1:{port}" in last and name in last
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_path_that_is_too_long_for_a_socket(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 200)
+    ended = serve(f"settings = replace(settings, internal_listen=Address(path={str(path)!r}))")
+    assert ended.returncode == EXIT_SETTINGS
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("push-server: ") and "None" not in last
+
+
+def test_a_broker_that_cannot_start() -> None:
+    ended = serve("settings = replace(settings, broker='sqlite:/nowhere/at/all/push.db')")
+    assert ended.returncode == EXIT_SETTINGS
+    assert ended.stderr.splitlines()[-1].startswith("push-server: ")
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_front_that_dies_takes_the_process_with_it() -> None:
+    ended = serve(
+        """
+def fault(self):
+    time.sleep(0.2)
+    raise ArithmeticError("a fault of the test")
+hijack.Fronts.run = fault
+"""
+    )
+    assert ended.returncode == EXIT_DEAD_THREAD
+    assert "event=front.failed" in ended.stderr and "event=front.dead" in ended.stderr
+
+
+def test_a_loop_that_stands_still_takes_the_process_with_it() -> None:
+    ended = serve(
+        """
+crossing.SILENCE_SECONDS = 1.5
+start = crossing.Crossing._beat
+def beat(self):
+    start(self)
+    self._loop.call_later(0.3, time.sleep, 60)
+crossing.Crossing._beat = beat
+"""
+    )
+    assert ended.returncode == EXIT_DEAD_THREAD
+    assert "event=loop.dead" in ended.stderr
+
+
+def test_a_free_port_is_free() -> None:
+    assert free_port() > 1023
