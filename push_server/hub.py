@@ -1,11 +1,7 @@
-"""The hub: who is subscribed to what on this node, and the way of a publication to them.
+"""The hub: the life of each subscriber of this node, from the greeting to the last word.
 
-`deliver` collects what the broker commits; once per turn of the loop `_fan_out` encodes each
-channel's new publications once per transport, offers them to the channel's subscribers, and then
-writes to each subscriber once, however many publications or channels were due.
-
-Each subscriber is filed in the wheel for its next ping, its warning or its end, whichever comes
-first. There is one timer for all of them.
+What is published goes its way through `rooms`. Each subscriber is filed in the wheel for its next
+ping, its warning or its end, whichever comes first. There is one timer for all of them.
 
 Event loop only, hence no locks. Floor 4: calls down to the broker, up through nothing.
 """
@@ -28,14 +24,13 @@ from push_server.history import History
 from push_server.positions import Position, channel_key
 from push_server.publications import Publication, dump_json
 from push_server.revocations import Revocation, Revocations
-from push_server.subscriber import Subscriber, SubscribeRequest, visible_to
+from push_server.rooms import Rooms
+from push_server.subscriber import Subscriber, SubscribeRequest
 from push_server.transports import TRANSPORTS
-from push_server.transports.base import Transport, response
+from push_server.transports.base import response
 from push_server.watch import Watch
 from push_server.wheel import TICK, Wheel
 
-LARGE_ROOM = 200
-ANSWER_SECONDS = 0.001
 WARN_SECONDS = 60.0
 """How long before its end a stream says `expiring`, if it lives that long."""
 HELD_LIMIT = 10_000
@@ -78,12 +73,13 @@ class Hub:
         self._stall_timeout = stall_timeout
         self._max_per_user = max_per_user
         self._admission = Admission(connections=max_connections, per_address=max_per_address)
-        self._rooms: dict[str, list[Subscriber]] = {}
-        """Channel -> subscribers, in the order they came. Lists, because most rooms hold one
-        subscriber (a list of one takes 64 bytes, a set 216), and because a fan-out that goes
-        through memory in order is faster; leaving a room of 10,000 takes 12 µs."""
-        self._due: dict[str, list[Publication]] = {}
-        self._encoded: dict[tuple[str, Transport], tuple[bytes, ...]] = {}
+        self._rooms = Rooms(
+            self.loop,
+            answer=self._answer,
+            fail=self._fail,
+            opened=lambda channel: self.broker.join(channel),
+            emptied=lambda channel: self.broker.leave(channel),
+        )
         self._wheel = Wheel(time.monotonic())
         self._draining = False
         self.empty = asyncio.Event()
@@ -91,75 +87,9 @@ class Hub:
         self._id_prefix = secrets.token_urlsafe(6)
         self._ticker = self.loop.call_later(TICK, self._tick)
 
-    # Fan-out: deliver > offer > encode > write.
-
     def deliver(self, channel: str, publications: Sequence[Publication]) -> None:
         """Take the next publications of a channel (the broker's callback)."""
-        room = self._rooms.get(channel)
-        if room is None:
-            return
-        if not self._due:
-            # The publisher's answer needs a few more turns of the loop, and a large fan-out takes
-            # tens of milliseconds: the answer goes first.
-            if len(room) < LARGE_ROOM:
-                self.loop.call_soon(self._fan_out)
-            else:
-                self.loop.call_later(ANSWER_SECONDS, self._fan_out)
-        self._due.setdefault(channel, []).extend(publications)
-
-    def _fan_out(self) -> None:
-        due, self._due = self._due, {}
-        # With one channel due, a stream is written to while it is at hand (in the cache of the
-        # CPU, too); otherwise when all that is due has been offered.
-        alone = len(due) == 1
-        touched: dict[Subscriber, None] = {}
-        for channel, publications in due.items():
-            room = self._rooms.get(channel, ())
-            entry = publications[-1].entry
-            anyone = all(publication.exclude is None for publication in publications)
-            transport: Transport | None = None
-            pieces: tuple[bytes, ...] = ()
-            direct = False
-            for subscriber in tuple(room):
-                if subscriber.held is not None:
-                    subscriber.held.extend(publications)
-                    continue
-                try:
-                    if not anyone and subscriber.instance is not None:
-                        transport = None
-                        visible = visible_to(subscriber.instance, publications)
-                        pieces = subscriber.transport.encode(visible) if visible else ()
-                        direct = False
-                    elif subscriber.transport is not transport:
-                        pieces = self._encode(channel, subscriber.transport, publications)
-                        transport = subscriber.transport
-                        direct = alone and not transport.once
-                    if direct:
-                        subscriber.tell(channel, entry, pieces)
-                    else:
-                        subscriber.offer(channel, entry, pieces)
-                        touched[subscriber] = None
-                except Exception as failure:  # noqa: BLE001  # one connection, not all behind it
-                    self._fail(subscriber, failure)
-            self.counts["deliveries"] += len(room) * len(publications)
-        self._encoded.clear()
-        for subscriber in touched:
-            try:
-                if not subscriber.transport.once:
-                    subscriber.flush()
-                elif subscriber.due:
-                    self._answer(subscriber)
-            except Exception as failure:  # noqa: BLE001
-                self._fail(subscriber, failure)
-
-    def _encode(
-        self, channel: str, transport: Transport, publications: Sequence[Publication]
-    ) -> tuple[bytes, ...]:
-        """The publications of this turn as this transport sends them, made once."""
-        pieces = self._encoded.get((channel, transport))
-        if pieces is None:
-            pieces = self._encoded[channel, transport] = transport.encode(publications)
-        return pieces
+        self._rooms.deliver(channel, publications)
 
     def _fail(self, subscriber: Subscriber, failure: Exception) -> None:
         """Close a connection that cannot be served; the client comes back with its cursor."""
@@ -174,8 +104,8 @@ class Hub:
 
         Those whose history is being read are answered from the new log anyway.
         """
-        self._fan_out()  # what was delivered before it was so
-        for subscriber in tuple(self._rooms.get(channel, ())):
+        self._rooms.fan_out()  # what was delivered before it was so
+        for subscriber in self._rooms.of(channel):
             try:
                 if isinstance(subscriber.held, deque):
                     # Still being told what is gone: it comes back with the place it has reached.
@@ -227,7 +157,7 @@ class Hub:
         if connection.subscriber is subscriber:
             # What was delivered in this turn may be in the history already: it has to be among
             # what is held, where the merge drops it, before this subscriber is live.
-            self._fan_out()
+            self._rooms.fan_out()
             recovered, resets = subscriber.resume(since, histories)
             self._begin(subscriber, request, recovered, resets, histories)
 
@@ -263,13 +193,7 @@ class Hub:
         subscriber = Subscriber(request, connection, subscriber_id)
         connection.subscriber = subscriber
         self.counts[f"connects.{request.transport.name}"] += 1
-        for channel in request.channels:
-            room = self._rooms.get(channel)
-            if room is None:
-                self._rooms[channel] = [subscriber]
-                self.broker.join(channel)
-            else:
-                room.append(subscriber)
+        self._rooms.join(subscriber)
         self._set_times(subscriber, request)
         return subscriber
 
@@ -349,7 +273,7 @@ class Hub:
         elif not (subscriber.keep_alive and connection.release()):
             connection.finish()
         if connection.subscriber is subscriber and not subscriber.parting:
-            self._leave(subscriber)
+            self._rooms.leave(subscriber)
             subscriber.parting = True
             self._wheel.drop(subscriber)
             subscriber.ends = subscriber.warns = time.monotonic() + self._stall_timeout
@@ -368,21 +292,12 @@ class Hub:
             self.counts[f"cuts.{reason}"] += 1
             log.info("conn.cut", reason=reason, user=subscriber.user, connection=subscriber.id)
         if not subscriber.parting:
-            self._leave(subscriber)
+            self._rooms.leave(subscriber)
         self._wheel.drop(subscriber)
-
-    def _leave(self, subscriber: Subscriber) -> None:
-        """Take a subscriber out of its channels."""
-        for channel in subscriber.channels:
-            room = self._rooms[channel]
-            room.remove(subscriber)
-            if not room:
-                del self._rooms[channel]
-                self.broker.leave(channel)
 
     def _of_user(self, user: str) -> list[Subscriber]:
         """The subscribers of a user: in the user's personal channel, which all of them have."""
-        room = self._rooms.get(personal_channel(user), ())
+        room = self._rooms.of(personal_channel(user))
         return [subscriber for subscriber in room if subscriber.user == user]
 
     # Ends.
@@ -515,8 +430,8 @@ class Hub:
     def channels(self, prefix: str) -> dict[str, dict[str, int]]:
         """The channels with subscribers, personal ones only where the prefix asks for them."""
         return {
-            name: {"subscribers": len(room)}
-            for name, room in self._rooms.items()
+            name: {"subscribers": size}
+            for name, size in self._rooms.sizes()
             if name.startswith(prefix)
             and not (name.startswith(PERSONAL) and not prefix.startswith(PERSONAL))
             and not name.startswith("$")
@@ -524,12 +439,14 @@ class Hub:
 
     def stats(self) -> dict[str, int]:
         """Numbers for `stats` and `/metrics`."""
+        names = [name for name, _ in self._rooms.sizes()]
         by_transport = Counter(subscriber.transport.name for subscriber in self._wheel.everyone())
         return {
             "connections": self._admission.size,
-            "users": sum(name.startswith(PERSONAL) for name in self._rooms),
-            "channels": len(self._rooms),
+            "users": sum(name.startswith(PERSONAL) for name in names),
+            "channels": len(names),
             "blocked": len(self.blocked),
+            "deliveries": self._rooms.deliveries,
             **{f"connections.{name}": by_transport[name] for name in TRANSPORTS},
             **dict(self.counts),
         }

@@ -262,9 +262,9 @@ class Stage:
         hub = self.hub
         self.pass_time(2 * TICK)
         assert hub._admission.size == 0
-        assert hub._rooms == {}
+        assert hub._rooms._rooms == {}
         assert not hub._admission._addresses
-        assert not hub._due and not hub._encoded
+        assert not hub._rooms._due and not hub._rooms._encoded
         assert hub._wheel.everyone() == []
         assert hub.blocked == set()
         assert not [slot for slot, found in hub._wheel._slots.items() if found]

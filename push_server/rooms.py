@@ -1,0 +1,145 @@
+"""The rooms: who is subscribed to which channel here, and the way of a publication to them.
+
+`deliver` collects what the broker commits; once per turn of the loop `fan_out` encodes each
+channel's new publications once per transport, offers them to the channel's subscribers, and then
+writes to each subscriber once, however many publications or channels were due.
+
+Event loop only, hence no locks. Imported by the hub, which it calls back for what is not fan-out.
+"""
+
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Iterable, Sequence
+
+from push_server.publications import Publication
+from push_server.subscriber import Subscriber, visible_to
+from push_server.transports.base import Transport
+
+LARGE_ROOM = 200
+ANSWER_SECONDS = 0.001
+
+
+class Rooms:
+    """The subscribers of each channel."""
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        *,
+        answer: Callable[[Subscriber], None],
+        fail: Callable[[Subscriber, Exception], None],
+        opened: Callable[[str], None],
+        emptied: Callable[[str], None],
+    ) -> None:
+        self.deliveries = 0
+        self._loop = loop
+        self._answer = answer
+        """Answers a poll that something is due for."""
+        self._fail = fail
+        """Ends a subscriber that cannot be served."""
+        self._opened = opened
+        self._emptied = emptied
+        """Hear of the first and the last subscriber of a channel."""
+        self._rooms: dict[str, list[Subscriber]] = {}
+        """Channel -> subscribers, in the order they came. Lists, because most rooms hold one
+        subscriber (a list of one takes 64 bytes, a set 216), and because a fan-out that goes
+        through memory in order is faster; leaving a room of 10,000 takes 12 µs."""
+        self._due: dict[str, list[Publication]] = {}
+        self._encoded: dict[tuple[str, Transport], tuple[bytes, ...]] = {}
+
+    def join(self, subscriber: Subscriber) -> None:
+        """Add a subscriber to its channels."""
+        for channel in subscriber.channels:
+            room = self._rooms.get(channel)
+            if room is None:
+                self._rooms[channel] = [subscriber]
+                self._opened(channel)
+            else:
+                room.append(subscriber)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Take a subscriber out of its channels."""
+        for channel in subscriber.channels:
+            room = self._rooms[channel]
+            room.remove(subscriber)
+            if not room:
+                del self._rooms[channel]
+                self._emptied(channel)
+
+    def of(self, channel: str) -> tuple[Subscriber, ...]:
+        """The subscribers of a channel."""
+        return tuple(self._rooms.get(channel, ()))
+
+    def sizes(self) -> Iterable[tuple[str, int]]:
+        """Each channel with subscribers, and how many."""
+        return [(channel, len(room)) for channel, room in self._rooms.items()]
+
+    # deliver > offer > encode > write.
+
+    def deliver(self, channel: str, publications: Sequence[Publication]) -> None:
+        """Take the next publications of a channel (the broker's callback)."""
+        room = self._rooms.get(channel)
+        if room is None:
+            return
+        if not self._due:
+            # The publisher's answer needs a few more turns of the loop, and a large fan-out takes
+            # tens of milliseconds: the answer goes first.
+            if len(room) < LARGE_ROOM:
+                self._loop.call_soon(self.fan_out)
+            else:
+                self._loop.call_later(ANSWER_SECONDS, self.fan_out)
+        self._due.setdefault(channel, []).extend(publications)
+
+    def fan_out(self) -> None:
+        """Send what is due."""
+        due, self._due = self._due, {}
+        # With one channel due, a stream is written to while it is at hand (in the cache of the
+        # CPU, too); otherwise when all that is due has been offered.
+        alone = len(due) == 1
+        touched: dict[Subscriber, None] = {}
+        for channel, publications in due.items():
+            room = self.of(channel)
+            entry = publications[-1].entry
+            anyone = all(publication.exclude is None for publication in publications)
+            transport: Transport | None = None
+            pieces: tuple[bytes, ...] = ()
+            direct = False
+            for subscriber in room:
+                if subscriber.held is not None:
+                    subscriber.held.extend(publications)
+                    continue
+                try:
+                    if not anyone and subscriber.instance is not None:
+                        transport = None
+                        visible = visible_to(subscriber.instance, publications)
+                        pieces = subscriber.transport.encode(visible) if visible else ()
+                        direct = False
+                    elif subscriber.transport is not transport:
+                        pieces = self._encode(channel, subscriber.transport, publications)
+                        transport = subscriber.transport
+                        direct = alone and not transport.once
+                    if direct:
+                        subscriber.tell(channel, entry, pieces)
+                    else:
+                        subscriber.offer(channel, entry, pieces)
+                        touched[subscriber] = None
+                except Exception as failure:  # noqa: BLE001  # one connection, not all behind it
+                    self._fail(subscriber, failure)
+            self.deliveries += len(room) * len(publications)
+        self._encoded.clear()
+        for subscriber in touched:
+            try:
+                if not subscriber.transport.once:
+                    subscriber.flush()
+                elif subscriber.due:
+                    self._answer(subscriber)
+            except Exception as failure:  # noqa: BLE001
+                self._fail(subscriber, failure)
+
+    def _encode(
+        self, channel: str, transport: Transport, publications: Sequence[Publication]
+    ) -> tuple[bytes, ...]:
+        """The publications of this turn as this transport sends them, made once."""
+        pieces = self._encoded.get((channel, transport))
+        if pieces is None:
+            pieces = self._encoded[channel, transport] = transport.encode(publications)
+        return pieces
