@@ -113,7 +113,8 @@ class Known:
         self._take_read(logs)
 
     def _take_published(self, logs: ChannelLogs) -> None:
-        for row in logs.published:
+        # What is published again may be so by another writer, whose log is another file.
+        for row in sorted(logs.published, key=lambda row: float(row["at"])):
             kind, name, at = row["row"], row["id"], row["at"]
             if kind == "try":
                 message = self.messages.get(name)

@@ -184,9 +184,10 @@ def _ignore_revoke(logs: Logs, chance: Random) -> None:
                 if got and rows[-1]["at"] + revoke + 1 < last_at:
                     found.append((channel, rows[-1], got[-1]))
     channel, end, last = _some(found, chance)
+    # The latest there is: a network that stalls may excuse one that is only a little late.
     late = next(
         row
-        for row in _received(channel)
+        for row in sorted(_received(channel), key=lambda row: -float(row["at"]))
         if row["row"] == "got"
         and row["session"] != last["session"]
         and row["at"] > end["at"] + revoke + 1

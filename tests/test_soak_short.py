@@ -1,0 +1,84 @@
+"""A short soak: a real server, hurt by a seeded plan, judged by the checker.
+
+`make soak MINUTES=30` is the same with everything bigger.
+"""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+from faults.checker import Verdict, check, check_folder
+from faults.logs import Logs, Rows, load
+from faults.mutants import MUTANTS, Mutant, NothingToChange
+from faults.report import write
+from faults.rig import Plan, Rig
+
+SEED = 7
+SECONDS = 22.0
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Rig:
+    """A rig that has had its run."""
+    rig = Rig(
+        Plan(
+            folder=tmp_path_factory.mktemp("soak"),
+            seconds=SECONDS,
+            seed=SEED,
+            rate=250,
+            sessions=30,
+            users=10,
+            rooms=6,
+            pause=(0.05, 0.6),
+            tail=2.0,
+        )
+    )
+    rig.run()
+    return rig
+
+
+@pytest.fixture(scope="module")
+def verdict(rig: Rig) -> Verdict:
+    """What the checker says of the run."""
+    return check_folder(rig.folder)
+
+
+@pytest.fixture(scope="module")
+def logs(rig: Rig) -> Logs:
+    """The logs of the run, in memory."""
+    return load(rig.folder).in_memory()
+
+
+def test_every_promise_held(rig: Rig, verdict: Verdict) -> None:
+    assert rig.problems == []
+    assert verdict.clean, {name: verdict.examples[name][:3] for name in verdict.broken}
+
+
+def test_enough_happened_to_mean_something(rig: Rig, verdict: Verdict) -> None:
+    counts = verdict.counts
+    assert len(rig.done) >= 8, rig.done
+    assert counts["acked"] > 1_000
+    assert counts["deliveries"] > 5_000
+    transports = {
+        row["transport"] for path in (rig.folder / "received").iterdir()
+        for row in Rows(path) if row["row"] == "begin"
+    }
+    assert transports == {"sse", "stream", "poll"}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_lie_in_these_very_logs_is_caught(logs: Logs, mutant: Mutant) -> None:
+    lie = logs.in_memory()
+    try:
+        mutant.change(lie, Random(SEED))
+    except NothingToChange:
+        pytest.skip("what this mutant lies about did not happen in so short a run")
+    assert mutant.rule in check(lie).broken
+
+
+def test_the_report(rig: Rig, verdict: Verdict) -> None:
+    page = write(rig.folder, verdict).read_text()
+    assert "Every promise held." in page
+    assert "95 % confidence" in page
+    picture: Path = rig.folder / "plot.svg"
+    assert picture.read_text().count("<polyline") >= 4
