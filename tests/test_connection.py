@@ -36,6 +36,8 @@ class Owner:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.faults: list[object] = []
+        self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
         self.watch = Watch(self.loop)
         self.blocked: set[SocketConnection] = set()
         self.ends: list[str] = []
@@ -87,6 +89,7 @@ class Line:
     def close(self) -> None:
         self.connection.close("test")
         self.owner.turn()
+        assert self.owner.faults == []
         self.owner.watch.close()
         self.owner.loop.close()
         self.client.close()
@@ -242,9 +245,10 @@ def test_stalled(line: Line, clock: Clock) -> None:
     assert line.connection.stalled(clock.now + 30.1, 30)
     line.connection.write(b"x" * (BUDGET - 1000))
     clock.now += 29
-    line.read(20_000)
-    line.owner.turn()
-    line.fill()
+    while len(line.connection._queue or b"") > BUDGET - 1000:
+        line.client.recv(1000)
+        line.owner.turn(1)
+    assert line.owner.blocked == {line.connection}
     assert not line.connection.stalled(clock.now + 29, 30), "it took something"
 
 

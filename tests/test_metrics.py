@@ -36,6 +36,7 @@ def test_every_metric_has_its_number() -> None:
     samples = scrape(NUMBERS)
     assert samples["push_connections", (("transport", "sse"),)] == 2
     assert samples["push_connects_total", (("transport", "poll"),)] == 1
+    assert len([name for name, _ in samples if name == "push_connections"]) == 2
     assert samples["push_users", ()] == 2
     assert samples["push_blocked", ()] == 1
     assert samples["push_resets_total", (("reason", "trimmed"),)] == 5

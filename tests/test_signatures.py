@@ -137,6 +137,7 @@ def test_what_a_key_may_use() -> None:
         TEXT.removeprefix("whsec_"),
         "WHSEC_" + TEXT,
         TEXT + "=",
+        "whsec_" + "A" * 32 + "=",
         TEXT.rstrip("="),
         TEXT + "\n",
         TEXT.replace("A", "-", 1),
