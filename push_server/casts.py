@@ -289,6 +289,8 @@ _NAMESPACE: Mapping[str, Cast[object]] = {
     "history_ttl": seconds(0, 30 * 86_400),
     "history_bytes": number(0, 2**40),
     "client_publish": boolean,
+    "presence": boolean,
+    "join_leave": boolean,
 }
 """One row per field of `push_server.channels.Namespace`."""
 
@@ -308,6 +310,8 @@ def _namespace(path: str, name: str, value: object) -> Namespace:
     given = dict(_table(path, value))
     refuse_unknown(given, _NAMESPACE, f"{path}.")
     values = {key: _NAMESPACE[key](f"{path}.{key}", entry) for key, entry in given.items()}
+    if values.get("join_leave") and not values.get("presence"):
+        raise SettingsError(f"{path}.join_leave", "needs presence = true beside it")
     return Namespace(**values)  # type: ignore[arg-type]  # each row casts to its field's type
 
 

@@ -89,6 +89,10 @@ class Namespace:
     """Bytes of publications kept per channel."""
     client_publish: bool = True
     """Whether browsers may publish where their token grants it."""
+    presence: bool = False
+    """Whether count is kept of who is in its channels."""
+    join_leave: bool = False
+    """Whether the subscribers of a channel are told who comes and goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,11 @@ class Namespaces:
         """The settings that hold for this channel."""
         name = channel.partition(":")[0]
         return self.named.get(name) or self.named.get("*") or _DEFAULT
+
+    @property
+    def any_presence(self) -> bool:
+        """Whether presence is wanted anywhere."""
+        return any(namespace.presence for namespace in self.named.values())
 
 
 _DEFAULT = Namespace()

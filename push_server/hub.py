@@ -11,8 +11,8 @@ import random
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from push_server import log
 from push_server.admission import Admission
@@ -44,6 +44,22 @@ FALLBACKS = frozenset({"buffered", "stalled", "not_found", "unsupported"})
 """What a browser may report to be wrong with the better transport."""
 
 
+class Observer(Protocol):
+    """Who keeps count of the users and channels of this node. Nothing of it may raise or wait."""
+
+    def enter(self, user: str, name: str, channels: Iterable[str], now: float) -> None:
+        """A connection of this user joins these channels."""
+
+    def leave(self, user: str, channels: Iterable[str], now: float) -> None:
+        """It has left them."""
+
+    def tick(self, now: float) -> None:
+        """Another turn of the wheel, on the monotonic clock."""
+
+    def close(self) -> None:
+        """The hub ends."""
+
+
 class Hub:
     """The subscribers of this node."""
 
@@ -65,6 +81,8 @@ class Hub:
         self.blocked: set[SocketConnection] = set()
         self.broker: Broker
         """Set by the house before the first subscriber: broker and hub know each other."""
+        self.observers: list[Observer] = []
+        """Given by the house, before the first subscriber too."""
         self.counts: Counter[str] = Counter()
         """What happened since the start, for `stats` and `/metrics`."""
         self._revocations = revocations
@@ -90,6 +108,10 @@ class Hub:
     def deliver(self, channel: str, publications: Sequence[Publication]) -> None:
         """Take the next publications of a channel (the broker's callback)."""
         self._rooms.deliver(channel, publications)
+
+    def announce(self, channel: str, message: Mapping[str, Any]) -> None:
+        """Tell the live subscribers of a channel what no history keeps."""
+        self._rooms.announce(channel, dump_json(message))
 
     def _fail(self, subscriber: Subscriber, failure: Exception) -> None:
         """Close a connection that cannot be served; the client comes back with its cursor."""
@@ -194,6 +216,9 @@ class Hub:
         connection.subscriber = subscriber
         self.counts[f"connects.{request.transport.name}"] += 1
         self._rooms.join(subscriber)
+        now = time.monotonic()
+        for observer in self.observers:
+            observer.enter(request.user, request.name, request.channels, now)
         self._set_times(subscriber, request)
         return subscriber
 
@@ -273,7 +298,7 @@ class Hub:
         elif not (subscriber.keep_alive and connection.release()):
             connection.finish()
         if connection.subscriber is subscriber and not subscriber.parting:
-            self._rooms.leave(subscriber)
+            self._leave(subscriber)
             subscriber.parting = True
             self._wheel.drop(subscriber)
             subscriber.ends = subscriber.warns = time.monotonic() + self._stall_timeout
@@ -292,8 +317,15 @@ class Hub:
             self.counts[f"cuts.{reason}"] += 1
             log.info("conn.cut", reason=reason, user=subscriber.user, connection=subscriber.id)
         if not subscriber.parting:
-            self._rooms.leave(subscriber)
+            self._leave(subscriber)
         self._wheel.drop(subscriber)
+
+    def _leave(self, subscriber: Subscriber) -> None:
+        """Take a subscriber out of its channels."""
+        self._rooms.leave(subscriber)
+        if not self._draining:  # whoever is sent on to another server has not left
+            for observer in self.observers:
+                observer.leave(subscriber.user, subscriber.channels, time.monotonic())
 
     def _of_user(self, user: str) -> list[Subscriber]:
         """The subscribers of a user: in the user's personal channel, which all of them have."""
@@ -360,6 +392,8 @@ class Hub:
             subscriber.connection.close("drain")
         for connection in tuple(self.blocked):  # refused, and slow to take it
             connection.close("drain")
+        for observer in self.observers:
+            observer.close()
         self.watch.close()
 
     # The wheel.
@@ -393,6 +427,8 @@ class Hub:
                 self._fail(subscriber, failure)
         for connection in [c for c in self.blocked if c.stalled(now, self._stall_timeout)]:
             connection.close("stalled")
+        for observer in self.observers:
+            observer.tick(now)
 
     def _visit(self, subscriber: Subscriber, now: float) -> None:
         if isinstance(subscriber.held, list):

@@ -135,6 +135,19 @@ class Rooms:
             except Exception as failure:  # noqa: BLE001
                 self._fail(subscriber, failure)
 
+    def announce(self, channel: str, control: bytes) -> None:
+        """Send a control message, which is JSON already, to those who are live."""
+        for subscriber in self.of(channel):
+            if subscriber.held is None:
+                try:
+                    subscriber.relay(control)
+                    if subscriber.transport.once:
+                        self._answer(subscriber)
+                    else:
+                        subscriber.flush()
+                except Exception as failure:  # noqa: BLE001
+                    self._fail(subscriber, failure)
+
     def _encode(
         self, channel: str, transport: Transport, publications: Sequence[Publication]
     ) -> tuple[bytes, ...]:

@@ -26,6 +26,7 @@ from push_server.doors.public import public_application
 from push_server.errors import PushError
 from push_server.hijack import Fronts
 from push_server.hub import Hub
+from push_server.presence import Presence
 from push_server.revocations import Revocations
 from push_server.settings import Address, Settings, SettingsError, load_settings
 from push_server.tokens import TokenKeys
@@ -67,11 +68,23 @@ async def make_context(settings: Settings) -> Context:
     broker = make_broker(settings.broker, settings.namespace, hub.deliver, hub.revoke)
     broker.restarted, broker.degraded = hub.restarted, hub.degraded
     hub.broker = broker
+    observe(hub, settings)
     await broker.start()
     crossing = Crossing(hub.loop)
     return Context(
         settings, TokenKeys(settings.token_keys), revocations, broker, hub, crossing
     )
+
+
+def observe(hub: Hub, settings: Settings) -> None:
+    """Have count kept of users and channels, as far as the settings ask for it."""
+    roster = hub.broker.roster
+    if settings.namespace.any_presence:
+        presence = Presence(
+            settings.namespace, roster, hub.announce, settings.presence_grace
+        )
+        roster.changed = presence.changed
+        hub.observers.append(presence)
 
 
 def _descriptors() -> int:

@@ -169,6 +169,12 @@ class Settings:
         "Seconds from accept to the end of the request's head, however slowly it drips in.",
     )
 
+    presence_grace: float = _row(
+        casts.seconds(0, 600), 3,
+        "Seconds after the last connection of a user until others hear that the user has left."
+        " Most have only turned a page.",
+    )
+
     connections: int = _row(
         casts.number(0, 10_000_000), 0,
         "Open client connections in all. `0`: 80 percent of the file descriptors the process may"
@@ -220,7 +226,9 @@ class Settings:
         ' `[namespace."*"]` for all that have none. A table does not inherit from `"*"`.'
         " `history_size`: publications kept per channel. `history_ttl`: seconds they are kept."
         " `history_bytes`: bytes kept per channel. `client_publish`: whether browsers may publish"
-        " where their token grants it.",
+        " where their token grants it. `presence`: whether count is kept of the users in a"
+        " channel. `join_leave`: whether its subscribers are told who comes and goes. A change of"
+        " the last two takes a restart.",
         section="Namespaces",
     )
 

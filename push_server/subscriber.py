@@ -47,6 +47,8 @@ class SubscribeRequest(NamedTuple):
     timeout: float
     headers: Headers
     keep_alive: bool
+    name: str = ""
+    """The display name, for presence."""
 
 
 class Subscriber:
@@ -210,6 +212,10 @@ class Subscriber:
     def say(self, message: Mapping[str, Any]) -> None:
         """Take a control message; the hub calls `flush` later."""
         self.controls += self.transport.control(message, self.cursor)
+
+    def relay(self, control: bytes) -> None:
+        """Take a control message that is JSON already, made once for many."""
+        self.controls += self.transport.relay(control, self.cursor)
 
     def flush(self) -> None:
         """Write what this turn of the loop brought, in one send."""

@@ -43,6 +43,8 @@ LEEWAY = 60.0
 LIFETIME_LIMIT = 7 * 86_400.0
 """Seconds after `iat` at which any token ends, so that revocations can be forgotten after that."""
 TICKET_SECONDS = 30.0
+NAME_LIMIT = 128
+"""Characters of a display name that are passed on."""
 
 _TOKEN = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
@@ -70,6 +72,15 @@ class Grant(NamedTuple):
     subscribe: ChannelSet
     publish: ChannelSet
     claims: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The display name, cut to what is shown; empty if the CMS gave none."""
+        name = self.claims.get("name")
+        if not isinstance(name, str):
+            return ""
+        # JSON can spell lone surrogates, which nothing else can encode.
+        return name[:NAME_LIMIT].encode("utf-8", "replace").decode()
 
     def may_subscribe(self, channel: str) -> bool:
         """Whether this user may receive this channel."""

@@ -37,7 +37,18 @@ FLOORS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"transports.*"}),
     frozenset({"brokers.*"}),
-    frozenset({"admission", "connection", "hub", "rooms", "subscriber", "watch", "wheel"}),
+    frozenset(
+        {
+            "admission",
+            "connection",
+            "hub",
+            "presence",
+            "rooms",
+            "subscriber",
+            "watch",
+            "wheel",
+        }
+    ),
     frozenset({"crossing", "hijack"}),
     frozenset({"calls", "doors.*", "metrics"}),
     frozenset(

@@ -64,6 +64,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("heartbeat", "0.05", 0.05),
     ("heartbeat", "600", 600),
     ("drain_spread", "0", 0),
+    ("presence_grace", "0", 0),
     ("connections", "0", 0),
     ("channels_per_connection", "256", 256),
     ("unlimited_addresses", "[]", ()),
@@ -204,6 +205,9 @@ BAD = [
     ("[namespace.chat]\nhistory_size = -1", "namespace.chat.history_size", "from 0"),
     ("[namespace.chat]\nhistory_ttl = inf", "namespace.chat.history_ttl", "seconds from 0"),
     ("[namespace.chat]\nclient_publish = 1", "namespace.chat.client_publish", "true or false"),
+    ("[namespace.chat]\npresence = 1", "namespace.chat.presence", "true or false"),
+    ("[namespace.chat]\njoin_leave = true", "namespace.chat.join_leave", "presence = true"),
+    ("presence_grace = -1", "presence_grace", "needs seconds from 0 to 600"),
     # Numbers
     ("port_redirected = 1", "port_redirected", "true or false"),
     ("heartbeat = 0", "heartbeat", "seconds from 0.05 to 600"),

@@ -146,5 +146,8 @@ def test_what_answers_once_says_so() -> None:
         def control(self, message: Mapping[str, Any], cursor: str) -> bytes:
             return b""
 
+        def relay(self, control: bytes, cursor: str) -> bytes:
+            return b""
+
     with pytest.raises(NotImplementedError):
         Half().answer(b"", b"", "", (), False)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
 from push_server import log
+from push_server.brokers.roster import Roster
 from push_server.channels import Namespace, Namespaces
 from push_server.errors import Conflict, PushError
 from push_server.history import History
@@ -81,6 +82,8 @@ class Broker(ABC):
         self.deliver = deliver
         self.revoked = revoked
         self.clock = clock
+        self.roster = Roster()
+        """Who is present; brokers of several nodes put one here that all of them share."""
 
     def _hand_over(self, channel: str, publications: Sequence[Publication]) -> None:
         """Call `deliver`, whose faults are not the publishers': their messages are kept."""

@@ -11,6 +11,7 @@ becomes one group commit, or a coroutine function. Parameters nobody knows are r
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from push_server.channels import check_channel
@@ -18,6 +19,7 @@ from push_server.doors.context import Context
 from push_server.doors.publish import dump_data
 from push_server.doors.request import parse_json
 from push_server.errors import BadInput, Denied, PushError
+from push_server.hub import ANONYMOUS
 from push_server.positions import OFFSET_LIMIT, channel_key, cursor_entry, join_cursor, parse_cursor
 from push_server.publications import Published, PublishRequest, check_id
 from push_server.revocations import SESSION, TOKEN, USER, Revocation
@@ -25,6 +27,7 @@ from push_server.signatures import ApiKey
 from push_server.tokens import LEEWAY, LIFETIME_LIMIT
 
 HISTORY_LIMIT = 1000
+PRESENCE_LIMIT = 10_000
 FOREVER = float(2**53)
 """`before` of a session's or a token's revocation: whatever a skewed clock wrote as `iat`."""
 
@@ -187,6 +190,34 @@ def channels(call: Call) -> Perform:
     return perform
 
 
+def presence(call: Call) -> Perform:
+    """``presence``: who is in a channel, on all nodes."""
+    _fields(call, {"channel"}, {"limit"})
+    channel = _usable(call, call.params["channel"])
+    limit = call.params.get("limit", PRESENCE_LIMIT)
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= PRESENCE_LIMIT:
+        raise BadInput("params", f"limit is 0 to {PRESENCE_LIMIT}.")
+    if not call.context.settings.namespace.of(channel).presence:
+        raise BadInput("presence_off", "The namespace of this channel has no `presence = true`.")
+
+    async def perform() -> Result:
+        members = dict(await call.context.broker.roster.who(channel))
+        nobody = members.pop(ANONYMOUS, None)
+        users: dict[str, dict[str, Any]] = {}
+        for user, member in islice(members.items(), limit):
+            users[user] = {"connections": member.connections}
+            if member.name:
+                users[user]["name"] = member.name
+        return {
+            "channel": channel,
+            "count": len(members),
+            "anonymous": 0 if nobody is None else nobody.connections,
+            "users": users,
+        }
+
+    return perform
+
+
 def stats(call: Call) -> Perform:
     """``stats``: the numbers of this node."""
     _fields(call, set(), set())
@@ -203,6 +234,7 @@ COMMANDS: dict[str, Callable[[Call], Publishes | Perform]] = {
     "revoke": revoke,
     "history": history,
     "channels": channels,
+    "presence": presence,
     "stats": stats,
 }
 

@@ -87,6 +87,7 @@ class SubscribeDoor:
             headers=headers,
             keep_alive=request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
             and "close" not in connection,
+            name=grant.name,
         )
 
     def _channels(self, request: Request, grant: Grant) -> tuple[Sequence[str], Sequence[str]]:

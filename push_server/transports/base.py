@@ -71,6 +71,10 @@ class Transport(ABC):
     def control(self, message: Mapping[str, Any], cursor: str) -> bytes:
         """A control message."""
 
+    @abstractmethod
+    def relay(self, control: bytes, cursor: str) -> bytes:
+        """A control message that is JSON already; it has no cursor of its own."""
+
     def answer(
         self, publications: bytes, controls: bytes, cursor: str, headers: Headers, keep_alive: bool
     ) -> bytes:

@@ -28,7 +28,11 @@ class Poll(Transport):
 
     def control(self, message: Mapping[str, Any], cursor: str) -> bytes:
         """A list element with a comma behind it."""
-        return dump_json(message) + b","
+        return self.relay(dump_json(message), cursor)
+
+    def relay(self, control: bytes, cursor: str) -> bytes:
+        """The same of what is JSON already."""
+        return control + b","
 
     def answer(
         self, publications: bytes, controls: bytes, cursor: str, headers: Headers, keep_alive: bool

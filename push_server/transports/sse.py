@@ -32,4 +32,8 @@ class SSE(Transport):
 
     def control(self, message: Mapping[str, Any], cursor: str) -> bytes:
         """An event named ``control``."""
-        return b"event: control\ndata: %b\nid: %b\n\n" % (dump_json(message), cursor.encode())
+        return self.relay(dump_json(message), cursor)
+
+    def relay(self, control: bytes, cursor: str) -> bytes:
+        """The same of what is JSON already."""
+        return b"event: control\ndata: %b\nid: %b\n\n" % (control, cursor.encode())

@@ -27,3 +27,7 @@ class Stream(Transport):
     def control(self, message: Mapping[str, Any], cursor: str) -> bytes:
         """The message's object with ``"cursor"``."""
         return dump_json({**message, "cursor": cursor}) + b"\n"
+
+    def relay(self, control: bytes, cursor: str) -> bytes:
+        """The same of what is JSON already."""
+        return b'%b,"cursor":"%b"}\n' % (control[:-1], cursor.encode())
