@@ -7,5 +7,5 @@ mutants are logs with one lie in them, to show that the checker would have said 
 
 logs · checker · mutants · sample       judge: pure, offline, no sockets
 publisher · subscriber · clients · proxy       processes that make the logs
-nodes · faults · rig · report       who starts them, hurts them and tells about it
+nodes · faults · redis_faults · rig · report       who starts them, hurts them, tells about it
 """

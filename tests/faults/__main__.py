@@ -25,6 +25,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--broker", choices=("sqlite", "redis"), default="sqlite")
+    parser.add_argument("--appendfsync", choices=("always", "everysec"), default="always")
     parser.add_argument("--seed", type=int, help="the same seed makes the same plan")
     parser.add_argument("--nodes", type=int, help="push servers (redis: 2 unless told)")
     parser.add_argument("--rate", type=float, default=Plan.rate, help="publications per second")
@@ -73,6 +74,7 @@ def main() -> int:
         seconds=options.minutes * 60,
         seed=seed,
         broker=options.broker,
+        appendfsync=options.appendfsync,
         nodes=options.nodes or (2 if options.broker == "redis" else 1),
         rate=options.rate,
         sessions=options.sessions,

@@ -20,6 +20,7 @@ from resource import RLIMIT_NOFILE, prlimit
 from secrets import token_hex, token_urlsafe
 from typing import TYPE_CHECKING, NamedTuple
 
+from faults import redis_faults
 from faults.logs import Row
 
 if TYPE_CHECKING:
@@ -431,7 +432,7 @@ def _has_clock(rig: "Rig") -> bool:
     return all(node.clock_can_be_set for node in rig.nodes)
 
 
-SQLITE = ("sqlite",)
+SQLITE, REDIS = ("sqlite",), ("redis",)
 
 FAULTS: tuple[Fault, ...] = (
     Fault("kill", HOUSE, kill, weight=2),
@@ -449,6 +450,29 @@ FAULTS: tuple[Fault, ...] = (
     Fault("slow disk", HOUSE, slow_disk, SQLITE, holds=True, needs=_strace_works),
     Fault("disk full", HOUSE, disk_full, SQLITE, errors=True, needs=_strace_works),
     Fault("log destroyed", HOUSE, damage, SQLITE, loses=True, errors=True, weight=0.5),
+    # A restart that loses nothing, and one of which nobody can say so.
+    Fault("Redis killed", HOUSE, redis_faults.killed, REDIS, needs=redis_faults.synced),
+    Fault("Redis restarted", HOUSE, redis_faults.restarted, REDIS, needs=redis_faults.synced),
+    Fault(
+        "Redis killed, not synced", HOUSE, redis_faults.killed, REDIS, loses=True,
+        needs=redis_faults.not_synced,
+    ),
+    Fault(
+        "Redis lost its tail", HOUSE, redis_faults.tail_cut, REDIS, loses=True,
+        needs=redis_faults.not_synced,
+    ),
+    Fault("Redis begins empty", HOUSE, redis_faults.not_kept, REDIS, loses=True, weight=0.5),
+    Fault("Redis flushed", HOUSE, redis_faults.flushed, REDIS, loses=True, weight=0.5),
+    Fault("stream deleted", HOUSE, redis_faults.stream_deleted, REDIS, loses=True, weight=0.5),
+    Fault("Redis frozen", HOUSE, redis_faults.frozen, REDIS, holds=True),
+    Fault("Redis full", HOUSE, redis_faults.full, REDIS, errors=True),
+    Fault("Redis busy", HOUSE, redis_faults.busy, REDIS, holds=True),
+    Fault("bus killed", HOUSE, redis_faults.bus_killed, REDIS),
+    Fault("commands killed", HOUSE, redis_faults.commands_killed, REDIS),
+    Fault("way to Redis stalls", HOUSE, redis_faults.way_stalls, REDIS, holds=True),
+    Fault("way to Redis lost", HOUSE, redis_faults.way_lost, REDIS, holds=True),
+    Fault("way to Redis cut", HOUSE, redis_faults.way_cut, REDIS),
+    Fault("way to Redis slow", HOUSE, redis_faults.way_slow, REDIS, holds=True),
     Fault("clients cut", WIRE, cut_clients),
     Fault("sockets killed", WIRE, kill_sockets, needs=_has("ss")),
     Fault("half-open clients", WIRE, half_open),

@@ -157,7 +157,7 @@ class Publishers(Actor):
             await self._send(self._logs[number], api, batch)
             if self._chance.random() < 0.02:
                 await self._send(self._logs[number], api, batch)
-            if self._chance.random() < 0.005:
+            if self._chance.random() < 0.005 and batch[0] in self._recent:
                 await self._contradict(self._logs[number], api, batch[0])
 
     async def _contradict(self, log: Writer, api: Api, item: Item) -> None:

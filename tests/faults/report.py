@@ -58,7 +58,7 @@ def _page(run: Row, faults: list[Row], server: list[Row], verdict: Verdict) -> l
     counts = verdict.counts
     resets = {key: n for key, n in sorted(counts.items()) if key.startswith("resets: ")}
     lines = [
-        (f"# Soak: {run['broker'].partition(':')[0]}, {run['seconds'] / 60:.1f} minutes,"
+        (f"# Soak: {run['broker']}, {run['seconds'] / 60:.1f} minutes,"
         f" seed {run['seed']}"),
         "",
         (f"Commit {run['git']}, Python {run['python']}, {run['machine']},"

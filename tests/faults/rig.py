@@ -18,12 +18,14 @@ from random import Random
 from typing import Any
 
 from harness import ApiError
+from redis_server import RedisServer
 from wire import Ended
 
 from faults.child import Child
 from faults.faults import FAULTS, HOUSE, WIRE, Fault
 from faults.logs import CANARY, Row, Writer, digest
 from faults.nodes import ROOT, Node, build_clock, make_nodes
+from faults.redis_faults import PREFIX
 
 MARKER = "the-last-one"
 CONVERGE_SECONDS = 30.0
@@ -54,14 +56,11 @@ class Plan:
     pause: tuple[float, float] = (0.5, 5.0)
     """Seconds between two faults of one lane."""
     tail: float = 20.0
+    appendfsync: str = "always"
+    """Of Redis: ``always`` or ``everysec``."""
     only: tuple[str, ...] = ()
     """Kinds of faults; all if empty."""
     settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def broker_kind(self) -> str:
-        """``sqlite`` or ``redis``."""
-        return self.broker.partition(":")[0]
 
 
 class Rig:
@@ -89,6 +88,9 @@ class Rig:
         self._read_from: dict[str, list[int]] = {name: [0, 0] for name in self.channels}
         self._read_lock = threading.Lock()
         self._reader = Writer(self.folder / "read", "")
+        self.redis: RedisServer | None = None
+        self.bus: Child | None = None
+        """The network between the nodes and Redis."""
         self._closers: list[Callable[[], None]] = []
 
     def now(self) -> float:
@@ -123,9 +125,6 @@ class Rig:
         self.doors = list(doors)
         self.proxy = self._child("proxy", doors=doors)
         ports = self.proxy.ask("ports")
-        host = self.nodes[0].host
-        for node in self.nodes[1:]:
-            assert node.settings["public_url"], host
         addresses = [
             ("127.0.0.1", port, node.host)
             for node in self.nodes
@@ -161,7 +160,18 @@ class Rig:
         )
 
     def _start_broker(self) -> str:
-        return "sqlite:" if self.plan.broker == "sqlite" else self.plan.broker
+        """Start what keeps the log, if it is not a file; what the nodes call it."""
+        if self.plan.broker == "sqlite":
+            return "sqlite:"
+        options = {"appendonly": "yes", "appendfsync": self.plan.appendfsync}
+        self.redis = RedisServer(**options, **{"maxmemory-policy": "noeviction"})
+        self._closers.append(lambda: self.redis.__exit__() if self.redis else None)
+        self.redis.start()
+        # The nodes reach it through a network that can be hurt.
+        self.bus = self._child(
+            "proxy", number=1, doors={"redis": ("127.0.0.1", self.redis.port)}
+        )
+        return f"redis://127.0.0.1:{self.bus.ask('ports')['redis']}/0?prefix={PREFIX}"
 
     def _child(self, module: str, **config: Any) -> Child:
         number = config.get("number", 0)
@@ -248,7 +258,7 @@ class Rig:
         """The kinds that this broker and this machine allow."""
         found = []
         for fault in FAULTS:
-            if fault.lane != lane or self.plan.broker_kind not in fault.brokers:
+            if fault.lane != lane or self.plan.broker not in fault.brokers:
                 continue
             if self.plan.only and fault.kind not in self.plan.only:
                 continue
@@ -381,7 +391,8 @@ class Rig:
             self._look_after_children()
 
     def _look_after_children(self) -> None:
-        for child in (self.proxy, self.publishers, *self.crowds):
+        children = [self.proxy, self.publishers, *self.crowds, *([self.bus] if self.bus else [])]
+        for child in children:
             if child.process.poll() is not None and not self._stopping.is_set():
                 self.problems.append(f"the {child.module} ended by itself")
                 self._stopping.set()
@@ -448,7 +459,7 @@ class Rig:
         history = (plan.keep + 16) * 700 * len(self.channels)
         run = {
             "seed": plan.seed,
-            "broker": plan.broker,
+            "broker": plan.broker if plan.broker == "sqlite" else f"redis {plan.appendfsync}",
             "git": commit.stdout.strip(),
             "machine": f"{platform.machine()} {platform.system()} {platform.release()}",
             "python": platform.python_version(),
