@@ -13,6 +13,7 @@ from push_server.errors import Unavailable
 from push_server.hub import HELD_LIMIT, WARN_SECONDS
 from push_server.positions import channel_key, parse_cursor
 from push_server.revocations import Revocation
+from push_server.rooms import ANSWER_SECONDS, LARGE_ROOM
 from push_server.transports import TRANSPORTS
 from push_server.wheel import TICK
 
@@ -99,6 +100,27 @@ def test_a_page_does_not_get_back_what_it_excludes(stage: Stage) -> None:
     stage.publish("room", b"4")
     back = stage.attach("alice", "room", since=author.values[-1]["cursor"], instance="me")
     assert back.words == ["hello", "recovered"] and back.data == []
+
+
+def test_a_poll_is_not_answered_by_what_it_excludes(stage: Stage) -> None:
+    cursor = stage.attach("w", "room").values[0]["cursor"]
+    poll = stage.attach("w", "room", transport="poll", since=cursor, instance="me")
+    stage.publish("room", b"1", exclude="me")
+    assert poll.writes == []
+    # Behind a stream in the same room, of the same publication.
+    stage.publish("room", b"2", exclude="other")
+    answer = poll_answer(poll)
+    assert [each["data"] for each in answer["publications"]] == [2]
+    back = stage.attach("w", "room", transport="poll", since=answer["cursor"], timeout=0.0)
+    assert poll_answer(back)["publications"] == []
+
+
+def test_a_large_fan_out_lets_the_answer_go_first(stage: Stage) -> None:
+    crowd = [stage.attach(f"u{n}", "room") for n in range(LARGE_ROOM)]
+    stage.publish("room", b"1")
+    assert crowd[0].data == [], "a few turns of the loop, for the publisher"
+    stage.run(asyncio.sleep(5 * ANSWER_SECONDS))
+    assert all(connection.data == [1] for connection in crowd)
 
 
 def test_the_cursor_beside_a_publication_speaks_of_all_channels(stage: Stage) -> None:
@@ -508,6 +530,8 @@ def test_a_last_word_that_is_not_taken_is_dropped_in_the_end(stage: Stage) -> No
     alice, bob = stage.attach("alice", "room"), stage.attach("bob", "room")
     alice.blocked = bob.blocked = True
     stage.hub.drain(1)
+    stage.hub.drain(1)
+    assert alice.words == ["hello", "reconnect"]
     stage.pass_time(29)
     assert not alice.closed() and not stage.hub.empty.is_set()
     bob.unblock()
@@ -582,6 +606,12 @@ def test_a_stream_ends_with_its_token_and_says_so_before(stage: Stage) -> None:
     assert stage.clock.now - start == pytest.approx(300, abs=1)
     assert alice.values[-1]["reason"] == "expired"
     assert alice.words.count("expiring") == 1
+
+
+def test_a_token_from_a_clock_that_is_behind_gets_the_leeway(stage: Stage) -> None:
+    alice = stage.attach("alice", expires=stage.clock.time() - 1)
+    stage.pass_time(50)
+    assert not alice.closed()
 
 
 @pytest.mark.parametrize("late", [1.0, 59.9, 60.1, 75.0])
