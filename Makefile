@@ -12,7 +12,11 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 # Further arguments for the demo, pytest or the benchmark: make test ARGS="-k tokens -x"
 ARGS ?=
 
-.PHONY: help demo test check bench docs clean need-test need-bench
+# Of a soak: how long it takes, and what keeps the log (sqlite or redis).
+MINUTES ?= 5
+BROKER ?= sqlite
+
+.PHONY: help demo test check bench soak docs clean need-test need-bench
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,12 +37,15 @@ check: $(VENV)/testing ## style, types and syntax of all languages
 bench: need-bench $(VENV)/runtime ## compare with Nchan and a bare C relay, into bench/results/
 	$(BIN)/python -m bench $(ARGS)
 
+soak: need-test $(VENV)/testing ## hurt a server for MINUTES=5 and judge what it delivered, into .soak/
+	$(BIN)/python -m tests.faults --minutes $(MINUTES) --broker $(BROKER) $(ARGS)
+
 docs: $(VENV)/runtime ## write docs/configuration.rst anew from the table of settings
 	$(BIN)/python tools/configuration_page > docs/configuration.rst.new
 	mv docs/configuration.rst.new docs/configuration.rst
 
 clean: ## remove what make has made
-	rm -rf $(VENV) .demo build dist *.egg-info bench/build \
+	rm -rf $(VENV) .demo .soak build dist *.egg-info bench/build \
 		.mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

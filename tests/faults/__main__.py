@@ -17,7 +17,8 @@ from faults import report  # the path is set above
 from faults.checker import check_folder, dump
 from faults.rig import Plan, Rig
 
-RUNS = Path(__file__).resolve().parent.parent.parent / ".soak"
+ROOT = Path(__file__).resolve().parent.parent.parent
+RUNS = ROOT / ".soak"
 
 
 def parse() -> argparse.Namespace:
@@ -31,6 +32,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=Plan.rate, help="publications per second")
     parser.add_argument("--sessions", type=int, default=Plan.sessions)
     parser.add_argument("--only", action="append", default=[], help="a kind of fault; repeatable")
+    parser.add_argument("--record", action="store_true", help="keep the report in docs/soak/")
     parser.add_argument("--folder", type=Path, help="where the logs go; by default .soak/…")
     return parser.parse_args()
 
@@ -91,6 +93,8 @@ def main() -> int:
     (folder / "verdict.json").write_text(dump(verdict))
     page = report.write(folder, verdict)
     sys.stderr.write(report.summary(verdict) + f"\nreport: {page}\n")
+    if options.record:
+        report.record(folder, ROOT / "docs" / "soak", options.broker)
     if rig.problems:
         return 2
     return 0 if verdict.clean else 1

@@ -54,6 +54,14 @@ def write(folder: Path, verdict: Verdict) -> Path:
     return page
 
 
+def record(run: Path, folder: Path, name: str) -> None:
+    """Keep the report and the plot of a run under a name of their own."""
+    folder.mkdir(exist_ok=True)
+    page = (run / "report.md").read_text()
+    (folder / f"{name}.md").write_text(page.replace("(plot.svg)", f"({name}.svg)"))
+    (folder / f"{name}.svg").write_text((run / "plot.svg").read_text())
+
+
 def _page(run: Row, faults: list[Row], server: list[Row], verdict: Verdict) -> list[str]:
     counts = verdict.counts
     resets = {key: n for key, n in sorted(counts.items()) if key.startswith("resets: ")}
