@@ -46,7 +46,11 @@ class Wire:
         if isinstance(address, str):
             connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             connected.settimeout(PATIENCE)
-            connected.connect(address)
+            try:
+                connected.connect(address)
+            except OSError:
+                connected.close()
+                raise
         else:
             connected = socket.create_connection(address, PATIENCE, (source, 0) if source else None)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
