@@ -21,6 +21,10 @@ from typing import Any, Self
 START_LIMIT = 10.0
 
 
+class RedisError(Exception):
+    """Raised if Redis answers with an error."""
+
+
 def program() -> str | None:
     """The Redis server on this machine, if there is one."""
     return shutil.which("redis-server") or shutil.which("redis-check-rdb")
@@ -76,8 +80,8 @@ class RedisServer:
             try:
                 if self.cli("PING") == b"PONG":
                     return self
-            except OSError:
-                pass
+            except (OSError, RedisError):
+                pass  # not there yet, or still loading
             time.sleep(0.01)
         raise AssertionError("Redis did not start")
 
@@ -132,7 +136,7 @@ def _reply(replies: Any) -> Any:
         raise ConnectionError("Redis hung up")
     kind, text = line[:1], line[1:].strip()
     if kind == b"-":
-        raise AssertionError(text.decode())
+        raise RedisError(text.decode())
     if kind == b":":
         return int(text)
     if kind == b"$":

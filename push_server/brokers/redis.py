@@ -43,7 +43,6 @@ from push_server.brokers.redis_link import (
     ServerInfo,
     Unusable,
     failure,
-    unavailable,
 )
 from push_server.brokers.redis_url import parse_redis_url, shown
 from push_server.brokers.redis_wire import (
@@ -358,12 +357,13 @@ class RedisBroker(Broker):
     def _mend_soon(self, channel: str, room: _Room) -> None:
         if not room.gap:
             room.gap = True
-            self._spawn(self._mend(channel, room, GRACE))
+            self._spawn(self._mend(channel, room))
 
-    async def _mend(self, channel: str, room: _Room, grace: float) -> None:
+    async def _mend(self, channel: str, room: _Room) -> None:
         """Read what is missing, unless it came by itself."""
         before = self._windows.head(channel)
-        await asyncio.sleep(grace)
+        if all(epoch == before.epoch for epoch, _ in room.pending):
+            await asyncio.sleep(GRACE)
         room.gap = False
         if self._rooms.get(channel) is not room or (
             not room.pending and self._windows.head(channel) != before
@@ -382,26 +382,18 @@ class RedisBroker(Broker):
 
     def _merge(self, channel: str, room: _Room, start: Position, found: Found) -> None:
         """Go on from `start`, where the room stood when the stream was read, to what was found."""
-        if room.pending and self._windows.head(channel).epoch > found.head.epoch:
-            return
         if found.proves(start):
             for entry in found.entries:
                 epoch, offset, _ = entry.publication.position
                 room.pending[epoch, offset] = entry
             self._advance(channel, room)
+        elif self._windows.head(channel) == start:
+            self._restart(channel, room, found.reason(start), found.head)
         else:
-            self._restart(channel, room, start, found.head)
+            self._mend_soon(channel, room)  # it went on meanwhile: the question was another
 
-    def _restart(self, channel: str, room: _Room, start: Position, head: Position) -> None:
+    def _restart(self, channel: str, room: _Room, reason: str, head: Position) -> None:
         """Go on from a place that does not follow the last one, and say so."""
-        if head.epoch != start.epoch:
-            reason = EPOCH
-        elif head.offset < start.offset:
-            reason = FUTURE
-        elif head.offset == start.offset:
-            reason = TAG
-        else:
-            reason = TRIMMED
         self.counts["restarted"] += 1
         log.warn("broker.restarted", channel=channel, reason=reason)
         self._windows.install(channel, _headed(head))
@@ -492,10 +484,11 @@ class RedisBroker(Broker):
         if self._rooms.get(channel) is not room:
             return window
         verdict = window.since(start)
-        if verdict.reset is not None:
-            self._restart(channel, room, start, found.head)
-        missed = len(verdict.publications)
-        self._arrive(channel, found.entries[len(found.entries) - missed :])
+        if verdict.reset is None:
+            missed = len(verdict.publications)
+            self._arrive(channel, found.entries[len(found.entries) - missed :])
+        elif self._windows.head(channel) == start:
+            self._restart(channel, room, verdict.reset, found.head)
         self._put_under(channel, window)
         return window
 
@@ -514,7 +507,7 @@ class RedisBroker(Broker):
     async def read(self, since: Mapping[str, Position | None]) -> Mapping[str, History]:
         """Answer from the windows where that suffices, and then without waiting; else load."""
         if not self._link.up:
-            raise unavailable("the connection is down")
+            await self._link.wait()
         rooms = [channel for channel in since if channel in self._rooms]
         elsewhere = [channel for channel in since if channel not in self._rooms]
         windows: dict[str, ChannelLog] = {}

@@ -19,6 +19,7 @@ from push_server.brokers.redis_link import (
     RETRY_SECONDS,
     Ear,
     Unusable,
+    end,
     reason_of,
     unavailable,
 )
@@ -60,8 +61,7 @@ class Bus:
     async def close(self) -> None:
         """Stop listening."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end(self._task)
 
     def join(self, name: str) -> None:
         """Listen to a name from now on."""

@@ -125,6 +125,13 @@ async def _close(connection: AbstractConnection) -> None:
         await connection.disconnect()
 
 
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it has ended: a task group that just fails forgets a cancellation."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)
+
+
 FAILURES = (RedisError, OSError, TimeoutError, ssl.SSLError, Unusable)
 """What can happen to a connection. The last: Redis has become one we must not use."""
 
@@ -166,6 +173,14 @@ async def _inspect(connection: AbstractConnection) -> ServerInfo:
     return ServerInfo(info["run_id"], flushed and never_replica)
 
 
+async def _check_open(connection: AbstractConnection) -> None:
+    """Notice that an idle connection was closed before anything is trusted to it."""
+    # Releases before 8 have only the second.
+    check = getattr(connection, "can_read", None) or connection.can_read_destructive
+    if await check():
+        raise Unusable("the connection was closed while it was idle")
+
+
 class Link:
     """The connection that asks."""
 
@@ -185,6 +200,7 @@ class Link:
         self._changed = changed
         self._jobs: deque[_Job] = deque()
         self._wake = asyncio.Event()
+        self._came_up = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
 
@@ -202,8 +218,7 @@ class Link:
         self._wake.set()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=2 * PATIENCE)
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end(self._task)
 
     async def ask(self, *commands: Command) -> list[Any]:
         """The replies to these commands, in order; an error is in its place among them.
@@ -221,6 +236,13 @@ class Link:
             return await job.answer
         finally:
             expiry.cancel()
+
+    async def wait(self) -> None:
+        """Return when the connection is up. Raises `Unavailable` if that takes too long."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._came_up.wait(), PATIENCE)
+        if not self.up:
+            raise unavailable("the connection is down")
 
     async def one(self, command: Command) -> Any:
         """The reply to one command; raises what went wrong with it as a `PushError`."""
@@ -268,8 +290,10 @@ class Link:
             return
         self.up = up
         if up:
+            self._came_up.set()
             log.info("broker.up", generation=self.generation)
         else:
+            self._came_up.clear()
             log.warn("broker.down", reason=reason)
         self._changed(up)
 
@@ -279,6 +303,7 @@ class Link:
             if not self._jobs:
                 self._wake.clear()
                 await self._wake.wait()
+                await _check_open(connection)
                 continue
             batch: list[_Job] = []
             size = 0

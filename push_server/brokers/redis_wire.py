@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from push_server.errors import BadInput
-from push_server.history import ChannelLog
+from push_server.history import EPOCH, FUTURE, TAG, TRIMMED, ChannelLog
 from push_server.positions import OFFSET_LIMIT, START_TAG, Position
 from push_server.publications import (
     Publication,
@@ -124,6 +124,16 @@ class Found(NamedTuple):
         if self.entries:
             return self.entries[0].follows(position)
         return self.head == position
+
+    def reason(self, position: Position) -> str:
+        """Why it is not `proves`, as the reason of a `reset`."""
+        if self.head.epoch != position.epoch:
+            return EPOCH
+        if self.head.offset < position.offset:
+            return FUTURE
+        # What follows the position was put behind another publication than the one there.
+        first = self.entries[0].publication.position.offset if self.entries else None
+        return TAG if first in (None, position.offset + 1) else TRIMMED
 
     def log(self) -> ChannelLog:
         """The window of the channel, not trimmed yet. Call only if everything was read."""
