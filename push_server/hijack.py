@@ -11,6 +11,8 @@ waitress 3.0.2 leaves open is closed here: see `StrictParser` and `Channel.overd
 Threads: methods say which thread runs them. The only importer of waitress.
 """
 
+import errno
+import os
 import re
 import socket
 import time
@@ -39,6 +41,7 @@ Take = Callable[[socket.socket, GiveBack], None]
 HEADER_BYTES = 16_384
 HEADER_COUNT = 64
 TARGET_BYTES = 12_288
+UNACKNOWLEDGED_SECONDS = 20
 SEND_BUFFER = 65_536
 """Bytes the kernel may hold for one connection (Linux doubles it)."""
 ACCEPTS_PER_TURN = 64
@@ -425,6 +428,9 @@ class Fronts:
             ident=None,
             expose_tracebacks=False,
         )
+        if unix_path and _answers(unix_path):
+            # waitress would remove the path from under the server that listens there.
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         dispatcher = ThreadedTaskDispatcher()
         kind, sockinfo = (
             (UnixFront, (socket.AF_UNIX, socket.SOCK_STREAM, None, None))
@@ -441,6 +447,12 @@ class Fronts:
         # Inherited by every connection. Without it the kernel takes up to 4 MB for a reader that
         # has stopped, long before our own budget sees anything of it.
         front.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if not unix_path and hasattr(socket, "TCP_USER_TIMEOUT"):
+            # A client that vanished without a word is noticed this long after a ping; else the
+            # kernel sends the ping again for a quarter of an hour.
+            front.socket.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_SECONDS * 1000
+            )
         dispatcher.set_thread_count(threads)
         self._fronts.append(front)
         self._dispatchers.append(dispatcher)
@@ -469,3 +481,9 @@ class Fronts:
         self._running = False
         for front in self._fronts:
             front.pull_trigger()
+
+
+def _answers(unix_path: str) -> bool:
+    """Whether a server listens on this path already."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(unix_path) == 0

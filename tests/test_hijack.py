@@ -622,3 +622,27 @@ def test_those_on_a_unix_socket_are_not_one_address(
     stand.turn(2)
     assert all(client.recv(1000).endswith(b"ok") for client in stand.clients)
     assert set(seen) <= unlimited
+
+
+def test_a_unix_path_is_not_taken_from_a_live_server(
+    make_stand: Callable[..., Stand], tmp_path: Any
+) -> None:
+    path = str(tmp_path / "push.sock")
+    make_stand(unix_path=path)
+    with pytest.raises(OSError, match="in use"):
+        make_stand(unix_path=path)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="not on this system")
+def test_what_a_client_does_not_acknowledge_ends_its_connection(
+    make_stand: Callable[..., Stand],
+) -> None:
+    # A client behind a dead link is gone without a word; connections inherit this.
+    stand = make_stand()
+    stand.connect()
+    stand.until(lambda: bool(stand.front.active_channels))
+    (channel,) = stand.front.active_channels.values()
+    accepted = channel.socket
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000

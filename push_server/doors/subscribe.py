@@ -8,6 +8,7 @@ let go of one, else as an iterator that occupies this worker until the stream en
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from email.utils import formatdate
 from itertools import chain
 
 from push_server.addresses import address_group, without_limit
@@ -84,7 +85,8 @@ class SubscribeDoor:
             instance=check_id(instance, "instance") if instance else None,
             transport=transport,
             timeout=_timeout(request),
-            headers=headers,
+            # A held answer would carry the time of its request; browsers set their clock by it.
+            headers=headers if transport.once else (*headers, ("Date", formatdate(usegmt=True))),
             keep_alive=request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
             and "close" not in connection,
             name=grant.name,
