@@ -12,10 +12,12 @@ The tree of errors, by what is known about the call:
     * `NoAnswer`: the server may or may not have done it; ask again with the same id.
     * `Refused`: the server answered with an error; below 500, it did nothing.
 
-The only importer of requests (and of urllib3, which comes with it). Imported by the client.
+The only importer of requests (and of urllib3, which comes with it). Imported by the client and
+the webhooks.
 """
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -77,17 +79,26 @@ class Refused(PushClientError):
 
 
 class Caller:
-    """Posts to one URL: ``http://host:port/path``, or ``unix:/socket``, whose path is ``/api``."""
+    """Posts to one URL: ``http://host:port/path``, the same with ``https``, or ``unix:/socket``,
+    whose path is ``/api``."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], connect_timeout: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        connect_timeout: float,
+        answer_limit: int | None = None,
+    ) -> None:
         unix_path = url.removeprefix("unix:") if url.startswith("unix:/") else None
         self._url = "http://localhost/api" if unix_path else url
         self._connect_timeout = connect_timeout
+        self._answer_limit = ANSWER_LIMIT if answer_limit is None else answer_limit
         self._session = requests.Session()
         # Proxies and credentials of the environment are meant for the outside world: here they
         # would send every publication through a third party.
         self._session.trust_env = False
         self._session.mount("http://", _Adapter(unix_path))
+        self._session.mount("https://", _TlsAdapter(max_retries=0))
         self._session.headers.update(headers)
 
     def post(self, body: bytes, headers: Mapping[str, str], deadline: float) -> tuple[int, bytes]:
@@ -109,10 +120,10 @@ class Caller:
                 stream=True,
             )
             with response:
-                content = response.raw.read(ANSWER_LIMIT + 1)
+                content = response.raw.read(self._answer_limit + 1)
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
             raise _failure(error) from error
-        if len(content) > ANSWER_LIMIT:
+        if len(content) > self._answer_limit:
             raise NoAnswer("answer_malformed", "The answer does not end.")
         return response.status_code, content
 
@@ -140,18 +151,31 @@ class _Waits(threading.local):
 _waits = _Waits()
 
 
-class _Socket(socket.socket):
-    """A socket whose reads all end at one deadline.
+def _limit(sock: socket.socket) -> None:
+    """Let the next read end at the deadline.
 
     The timeout of a plain socket starts again with every byte that arrives, so that a server
     sending a byte now and then could hold the caller for ever.
     """
+    left = _waits.until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    sock.settimeout(left)
+
+
+class _Socket(socket.socket):
+    """A socket whose reads all end at one deadline."""
 
     def recv_into(self, *args: Any) -> int:
-        left = _waits.until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self.settimeout(left)
+        _limit(self)
+        return super().recv_into(*args)
+
+
+class _TlsSocket(ssl.SSLSocket):
+    """The same with TLS."""
+
+    def recv_into(self, *args: Any) -> int:
+        _limit(self)
         return super().recv_into(*args)
 
 
@@ -189,3 +213,12 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": self._pool}
+
+
+class _TlsAdapter(HTTPAdapter):
+    """Makes `requests` use our sockets with TLS, and trust what the system trusts."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        context = ssl.create_default_context()
+        context.sslsocket_class = _TlsSocket
+        super().init_poolmanager(*args, **kwargs, ssl_context=context)

@@ -25,6 +25,7 @@ Cast = Callable[[str, object], T]
 _HOST_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
 _ORIGIN = re.compile(rf"(https?)://({_HOST.pattern}|\[[0-9a-f:.]+\])(?::([1-9][0-9]{{0,4}}))?")
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?")
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -216,6 +217,24 @@ def split_origin(given: str) -> tuple[str, str, int]:
     assert match is not None
     scheme, host, port = match.groups()
     return scheme, host, int(port or _DEFAULT_PORTS[scheme])
+
+
+def webhook_url(name: str, value: object) -> str:
+    """A whole http or https URL, without user, query or fragment."""
+    given = text(name, value)
+    found, slash, path = given.partition("://")[2].partition("/")
+    head = given[: len(given) - len(slash + path)]
+    if not found or not _ORIGIN.fullmatch(head) or not _PATH.fullmatch(slash + path):
+        raise SettingsError(
+            name, f'needs a URL such as "https://www.example.com/push/events", not {given!r}'
+        )
+    return given
+
+
+def webhook_key(name: str, value: object) -> str:
+    """A ``whsec_…`` secret, as text."""
+    _api_secret(name, value)
+    return text(name, value)
 
 
 def optional(cast: Cast[str]) -> Cast[str]:

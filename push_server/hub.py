@@ -45,7 +45,11 @@ FALLBACKS = frozenset({"buffered", "stalled", "not_found", "unsupported"})
 
 
 class Observer(Protocol):
-    """Who keeps count of the users and channels of this node. Nothing of it may raise or wait."""
+    """Who keeps count of the users and channels of this node.
+
+    Nothing of it may raise or wait, and only `tick` may announce: the other two are called in the
+    middle of a fan-out.
+    """
 
     def enter(self, user: str, name: str, channels: Iterable[str], now: float) -> None:
         """A connection of this user joins these channels."""

@@ -30,6 +30,7 @@ COUNTERS = {
     "revoked": ("Connections closed by a revocation.", ""),
     "replaced": ("Connections that made room for a newer one of the same user.", ""),
     "shed": ("Connections refused because the server was full.", ""),
+    "webhooks": ("Events for the CMS sent, replaced by a snapshot; requests failed.", "outcome"),
     "fallbacks": ("Connections on a lesser transport, by what ailed the better.", "reason"),
 }
 

@@ -29,7 +29,9 @@ from push_server.hub import Hub
 from push_server.presence import Presence
 from push_server.revocations import Revocations
 from push_server.settings import Address, Settings, SettingsError, load_settings
+from push_server.signatures import decode_secret
 from push_server.tokens import TokenKeys
+from push_server.webhooks import Webhooks
 
 EXIT_SETTINGS = 2
 """Exit status when the configuration cannot be used."""
@@ -85,6 +87,17 @@ def observe(hub: Hub, settings: Settings) -> None:
         )
         roster.changed = presence.changed
         hub.observers.append(presence)
+    if settings.webhook_url:
+        webhooks = Webhooks(
+            settings.webhook_url,
+            decode_secret(settings.webhook_key),
+            roster.node,
+            settings.presence_grace,
+            hub.counts,
+        )
+        roster.gone = webhooks.gone
+        hub.observers.append(webhooks)
+        webhooks.start()
 
 
 def _descriptors() -> int:

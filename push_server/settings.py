@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from push_server import casts, config_sources
 from push_server.casts import Address, Cast, SettingsError
 from push_server.channels import Namespaces
-from push_server.signatures import ApiKey
+from push_server.signatures import ApiKey, decode_secret
 
 __all__ = ["SETTINGS", "Address", "Setting", "Settings", "SettingsError", "load_settings"]
 
@@ -141,6 +141,19 @@ class Settings:
         "Keys that sign calls of the internal API, by name: `\"whsec_…\"`, or"
         " `{secret = \"whsec_…\", channels = [\"chat:*\"]}` for one that may publish to those"
         " channels only.",
+        secret=True,
+    )
+
+    webhook_url: str = _row(
+        casts.optional(casts.webhook_url), "",
+        "Where the CMS is told which users are online and which channels have subscribers, such"
+        " as `https://www.example.com/push/events`. Empty: nowhere. Redirects are not followed.",
+        section="Webhooks",
+    )
+    webhook_key: str = _row(
+        casts.optional(casts.webhook_key), "",
+        "The key, `whsec_…`, that signs what the CMS is told. One of its own: whoever has it"
+        " can say who is online.",
         secret=True,
     )
 
@@ -333,9 +346,20 @@ def _check_document_domain(settings: Settings) -> None:
                 )
 
 
+def _check_webhook(settings: Settings) -> None:
+    if settings.webhook_url and not settings.webhook_key:
+        raise SettingsError("webhook_key", "webhook_url needs one; `push-server init` makes keys")
+    if settings.webhook_key and not settings.webhook_url:
+        raise SettingsError("webhook_url", "webhook_key signs nothing without it")
+    secret = settings.webhook_key and decode_secret(settings.webhook_key)
+    if secret in [key.secret for key in settings.api_keys.values()]:
+        raise SettingsError("webhook_key", "is one of api_keys; it needs to be another")
+
+
 _CHECKS: tuple[Callable[[Settings], None], ...] = (
     _check_port,
     _check_internal_listen,
     _check_schemes,
     _check_document_domain,
+    _check_webhook,
 )

@@ -50,7 +50,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"crossing", "hijack"}),
-    frozenset({"calls", "doors.*", "metrics"}),
+    frozenset({"calls", "doors.*", "metrics", "webhooks"}),
     frozenset(
         {
             "__main__",

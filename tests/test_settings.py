@@ -65,6 +65,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("heartbeat", "600", 600),
     ("drain_spread", "0", 0),
     ("presence_grace", "0", 0),
+    ("webhook_url", '""', ""),
     ("connections", "0", 0),
     ("channels_per_connection", "256", 256),
     ("unlimited_addresses", "[]", ()),
@@ -92,6 +93,15 @@ def test_api_keys(tmp_path: Path) -> None:
     assert keys["cms"].secret == bytes(24)
     assert keys["cms"].channels is None
     assert keys["chat"].channels == ChannelSet.of(["chat:*", "news"])
+
+
+@pytest.mark.parametrize(
+    "url", ["https://www.example.com/push/events", "http://127.0.0.1:8080", "http://[::1]:81/a%20b"]
+)
+def test_webhooks(tmp_path: Path, url: str) -> None:
+    settings = load(tmp_path, f'webhook_url = "{url}"\nwebhook_key = "{SECRET}"')
+    assert (settings.webhook_url, settings.webhook_key) == (url, SECRET)
+    assert SECRET not in repr(settings)
 
 
 def test_namespaces(tmp_path: Path) -> None:
@@ -207,6 +217,29 @@ BAD = [
     ("[namespace.chat]\nclient_publish = 1", "namespace.chat.client_publish", "true or false"),
     ("[namespace.chat]\npresence = 1", "namespace.chat.presence", "true or false"),
     ("[namespace.chat]\njoin_leave = true", "namespace.chat.join_leave", "presence = true"),
+    # Webhooks
+    *(
+        (f"webhook_url = {url!r}", "webhook_url", "needs a URL such as")
+        for url in (
+            "www.example.com/events",
+            "ftp://www.example.com/",
+            "https://user:word@www.example.com/",
+            "https://www.example.com/?a=b",
+            "https://www.example.com/#a",
+            "https://www.example.com/a b",
+            "https:///events",
+            "unix:/run/cms.sock",
+        )
+    ),
+    ('webhook_url = "https://a.b/"', "webhook_key", "webhook_url needs one"),
+    (f'webhook_key = "{SECRET}"', "webhook_url", "signs nothing without it"),
+    ('webhook_key = "whsec_AAAA"', "webhook_key", "24 bytes"),
+    ("webhook_key = 1", "webhook_key", "begins with whsec_"),
+    (
+        f'webhook_url = "https://a.b/"\nwebhook_key = "{SECRET}"\n[api_keys]\ncms = "{SECRET}"',
+        "webhook_key",
+        "is one of api_keys",
+    ),
     ("presence_grace = -1", "presence_grace", "needs seconds from 0 to 600"),
     # Numbers
     ("port_redirected = 1", "port_redirected", "true or false"),
