@@ -358,8 +358,9 @@ def _outcome(
     if "error" in answer:
         error = answer["error"]
         code, message = str(error["code"]), str(error["message"])
-        # Inside a list an error has no status of its own; it was refused, not lost.
-        return Result(None, Refused(code, message, max(status, 400)), publication_id)
+        # Inside a list an error names its own status.
+        own = int(error.get("status", max(status, 400)))
+        return Result(None, Refused(code, message, own), publication_id)
     return Result(convert(answer.get("result", answer)), None, publication_id)
 
 

@@ -17,6 +17,8 @@ Raised on any floor, turned into an answer only by the doors. The message is sho
 client: it never contains a token, a key or a payload. Imported by everybody, imports nobody.
 """
 
+from typing import Any
+
 
 class PushError(Exception):
     """Base of all errors that become an HTTP answer.
@@ -49,9 +51,16 @@ class PushError(Exception):
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
 
-    def body(self) -> dict[str, dict[str, str]]:
+    def body(self) -> dict[str, dict[str, Any]]:
         """The JSON object that every refusal carries."""
         return {"error": {"code": self.code, "message": self.message}}
+
+    def entry(self) -> dict[str, dict[str, Any]]:
+        """The same inside a list, where no HTTP status stands beside it.
+
+        The status matters: 4xx and 507 say that nothing was stored, other 5xx that it is unknown.
+        """
+        return {"error": {"code": self.code, "message": self.message, "status": self.status}}
 
 
 class BadInput(PushError):

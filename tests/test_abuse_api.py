@@ -253,6 +253,7 @@ def test_23_the_same_id_with_other_data(push: PushServer) -> None:
         ]
     )
     assert answers[0]["error"]["code"] == "id_conflict"
+    assert answers[0]["error"]["status"] == 409
     assert answers[1]["result"]["offset"] == 2
     kept = push.api("history", channel=channel, since=0)["publications"]
     assert [p["data"] for p in kept] == [{"a": 1}, {"a": 3}]

@@ -389,7 +389,7 @@ def test_broadcast_has_one_result_per_channel() -> None:
 def test_batch_keeps_the_order_and_names_every_publication() -> None:
     entries = [
         {"result": PUBLISHED},
-        {"error": {"code": "channel_malformed", "message": "No."}},
+        {"error": {"code": "storage_error", "message": "No.", "status": 503}},
         {"result": {"closed": 2}},
     ]
     commands = [
@@ -400,6 +400,9 @@ def test_batch_keeps_the_order_and_names_every_publication() -> None:
     with Stub(answer(entries)) as stub, PushClient(stub.url, KEY) as client:
         results = client.batch(commands).unwrap()
     assert [entry.ok for entry in results] == [True, False, True]
+    # Not refused for good: whether it was stored is unknown, and its id makes a retry safe.
+    assert isinstance(results[1].error, Refused)
+    assert (results[1].error.status, results[1].error.temporary) == (503, True)
     assert results[2].value == {"closed": 2}
     sent = json.loads(stub.requests[0][1])
     assert sent[0]["params"]["id"] == results[0].id != ""

@@ -60,7 +60,7 @@ class Publishes:
         if self.many:
             return {
                 "results": [
-                    answer.body() if isinstance(answer, PushError) else answer.as_json()
+                    answer.entry() if isinstance(answer, PushError) else answer.as_json()
                     for answer in answers
                 ]
             }

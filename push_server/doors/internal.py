@@ -57,7 +57,7 @@ class ApiDoor:
         for failed in {result.code for result in results if isinstance(result, PushError)}:
             log.rejected("api.reject", request.ip, key=key.name, reason=failed)
         answers = [
-            result.body() if isinstance(result, PushError) else {"result": result}
+            result.entry() if isinstance(result, PushError) else {"result": result}
             for result in results
         ]
         return 200, list(headers), [dump_json(answers)]
