@@ -5,6 +5,7 @@
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from faults.checker import Verdict, check, check_folder
@@ -12,27 +13,36 @@ from faults.logs import Logs, Rows, load
 from faults.mutants import MUTANTS, Mutant, NothingToChange
 from faults.report import write
 from faults.rig import Plan, Rig
+from redis_server import program
 
 SEED = 7
-SECONDS = 22.0
 
 
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Rig:
-    """A rig that has had its run."""
-    rig = Rig(
-        Plan(
-            folder=tmp_path_factory.mktemp("soak"),
-            seconds=SECONDS,
-            seed=SEED,
-            rate=250,
-            sessions=30,
-            users=10,
-            rooms=6,
-            pause=(0.05, 0.6),
-            tail=2.0,
-        )
+def plan(folder: Path, seconds: float, broker: str = "sqlite", **more: Any) -> Plan:
+    """A run that a test can wait for."""
+    return Plan(
+        folder=folder,
+        seconds=seconds,
+        seed=SEED,
+        broker=broker,
+        nodes=2 if broker == "redis" else 1,
+        rate=250,
+        sessions=30,
+        users=10,
+        rooms=6,
+        pause=(0.05, 0.6),
+        tail=1.0,
+        **more,
     )
+
+
+@pytest.fixture(scope="module", params=[("sqlite", 22.0), ("redis", 16.0)], ids=lambda p: p[0])
+def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Rig:
+    """A rig that has had its run."""
+    broker, seconds = request.param
+    if broker == "redis" and program() is None:
+        pytest.skip("no Redis on this machine (Debian package redis-tools)")
+    rig = Rig(plan(tmp_path_factory.mktemp("soak"), seconds, broker))
     rig.run()
     return rig
 
@@ -82,3 +92,17 @@ def test_the_report(rig: Rig, verdict: Verdict) -> None:
     assert "95 % confidence" in page
     picture: Path = rig.folder / "plot.svg"
     assert picture.read_text().count("<polyline") >= 4
+
+
+def test_a_network_that_drops_single_events_is_noticed(tmp_path: Path) -> None:
+    # The lie comes over the wire this time, so publishers, sessions and logs have to be right.
+    rig = Rig(plan(tmp_path, 3.0, only=("reload",), converge=3.0))
+
+    def censor(rig: Rig) -> None:
+        rig.proxy.ask("mood", names=rig.doors, mood="censor", value=0.2)
+
+    rig.run(censor)
+    assert rig.problems == []
+    verdict = check_folder(tmp_path)
+    assert "no_gap" in verdict.broken
+    assert verdict.broken <= {"no_gap", "liveness"}

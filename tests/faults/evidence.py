@@ -100,7 +100,9 @@ class Known:
             for fault in faults
             if fault["loses"] and (fault["channels"] is None or logs.name in fault["channels"])
         ]
-        self.holds = [fault for fault in faults if fault["holds"]]
+        self.holds = sorted(
+            (fault for fault in faults if fault["holds"]), key=lambda fault: float(fault["t0"])
+        )
         self.revocations = [fault for fault in faults if fault["kind"] == "revoke"]
         self.messages: dict[str, Message] = {}
         self.sessions: dict[str, Session] = {}
@@ -151,21 +153,20 @@ class Known:
             self.clashes.append(f"{place} is {found} and, {how}, {name}")
 
     def allowed_until(self, user: str, token: Row) -> float:
-        """When a token stops being good because it has been revoked."""
-        bound = self.run["bounds"]["revoke"]
-        return min(
-            (
-                fault["t1"] + bound
-                for fault in self.revocations
-                if _covers(fault["params"], user, token)
-            ),
-            default=float("inf"),
-        )
-
-    def held_between(self, begin: float, end: float) -> float:
-        """How long bytes may have been under way in this time."""
-        overlaps = (min(end, hold["t1"]) - max(begin, hold["t0"]) for hold in self.holds)
-        return float(sum(overlap for overlap in overlaps if overlap > 0))
+        """When a token must have stopped being good because it has been revoked."""
+        moments = [
+            fault["t1"] for fault in self.revocations if _covers(fault["params"], user, token)
+        ]
+        if not moments:
+            return float("inf")
+        bound: float = self.run["bounds"]["revoke"]
+        until = min(moments) + bound
+        # What was under way in a network that stalls arrives when it does so no more, and a
+        # node that cannot reach the log hears of it when it can again.
+        for hold in self.holds:
+            if hold["t0"] <= until and hold["t1"] + bound > until:
+                until = hold["t1"] + bound
+        return float(until)
 
     def lost_between(self, begin: float, end: float) -> bool:
         """Whether a fault that may destroy this channel touched this time."""

@@ -172,27 +172,19 @@ def _wrong_user(logs: Logs, chance: Random) -> None:
 
 def _ignore_revoke(logs: Logs, chance: Random) -> None:
     found = []
-    revoke = logs.run["bounds"]["revoke"]
     for channel in logs.channels.values():
         by_session: dict[str, list[Row]] = defaultdict(list)
         for row in _received(channel):
             by_session[row["session"]].append(row)
-        last_at = max((row["at"] for row in _received(channel)), default=0.0)
         for rows in by_session.values():
             if rows[-1]["row"] == "end" and rows[-1]["why"] == "revoked":
                 got = [row for row in rows if row["row"] == "got"]
-                if got and rows[-1]["at"] + revoke + 1 < last_at:
-                    found.append((channel, rows[-1], got[-1]))
-    channel, end, last = _some(found, chance)
-    # The latest there is: a network that stalls may excuse one that is only a little late.
-    late = next(
-        row
-        for row in sorted(_received(channel), key=lambda row: -float(row["at"]))
-        if row["row"] == "got"
-        and row["session"] != last["session"]
-        and row["at"] > end["at"] + revoke + 1
-    )
-    _received(channel).append({**late, "session": last["session"], "conn": last["conn"]})
+                if got:
+                    found.append((channel, got[-1]))
+    channel, last = _some(found, chance)
+    # So late that no network that stalled can excuse it.
+    at = max(row["at"] for row in _received(channel)) + 10 * logs.run["bounds"]["revoke"]
+    _received(channel).append({**last, "offset": last["offset"] + 1, "at": at})
 
 
 def _keep_epoch(logs: Logs, chance: Random) -> None:

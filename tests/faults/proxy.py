@@ -141,6 +141,12 @@ class Proxy(Actor):
         elif door.mood == "garbage" and way == UP:
             place = self._chance.randrange(len(data))
             return data[:place] + self._chance.randbytes(16) + data[place + 16 :]
+        elif door.mood == "censor" and way == DOWN and self._chance.random() < door.value:
+            # Not a fault of any network: it is here to see whether anybody notices.
+            before, found, rest = data.partition(b'\n\ndata: {"channel":')
+            _, end, after = rest.partition(b"\n\n")
+            if found and end:
+                return before + end + after
         elif door.mood == "swallow":
             door.lost.update((target, other))
         elif door.mood == "eat" and way == DOWN and self._chance.random() < door.value:

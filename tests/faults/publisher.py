@@ -209,8 +209,9 @@ class Publishers(Actor):
                 "dup": result["duplicate"],
             }
         code = answer["error"]["code"]
-        # In a list, the status of one command is not told; these two promise nothing.
-        if code in ("storage_error", "storage_closed", "storage_full", "draining"):
+        # The status of one command in a list; where none is told, only a contradiction is a no.
+        status = answer["error"].get("status", status)
+        if status >= 500 or (status == 200 and code != "id_conflict"):
             return {"row": "unknown", "why": code}
         return {"row": "nack", "status": status, "code": code}
 
