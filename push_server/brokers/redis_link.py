@@ -14,7 +14,6 @@ Only the event loop runs this. Imported by the Redis broker; the only importer o
 
 import asyncio
 import contextlib
-import inspect
 import random
 import ssl
 from collections import deque
@@ -24,27 +23,33 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
+import redis
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     NoScriptError,
-    OutOfMemoryError,
     RedisError,
     ResponseError,
 )
 
-__all__ = ["FAILURES", "PATIENCE", "Call", "Ear", "Link", "ResponseError", "Script", "Unusable"]
-
 from push_server import log
 from push_server.brokers.redis_url import RedisAddress
 from push_server.errors import PushError, StorageFull, Unavailable
+
+__all__ = [
+    "FAILURES",
+    "PATIENCE",
+    "RETRY_SECONDS",
+    "Call",
+    "Ear",
+    "Link",
+    "ResponseError",
+    "Script",
+    "ServerInfo",
+    "Unusable",
+]
 
 PATIENCE = 1.5
 """Seconds for an answer; whoever publishes hears `Unavailable` within two."""
@@ -55,7 +60,9 @@ RETRY_SECONDS = (0.05, 1.0)
 """The first and the longest pause between two attempts to connect."""
 
 OLDEST = (7, 0)
-"""The first Redis that gives stream ids as ``<epoch>-*`` and lets scripts see the time."""
+"""The first Redis that always passes scripts on by their effects, never to be run again."""
+
+AnyConnection = Connection | UnixDomainSocketConnection
 
 
 class Unusable(Exception):
@@ -97,7 +104,7 @@ class _Job:
     answer: asyncio.Future[list[Any]]
 
 
-def _connection(address: RedisAddress, timeout: float) -> AbstractConnection:
+def _connection(address: RedisAddress, timeout: float) -> AnyConnection:
     """A connection that is closed as yet; it never connects again by itself."""
     options: dict[str, Any] = {
         "db": address.db,
@@ -109,8 +116,8 @@ def _connection(address: RedisAddress, timeout: float) -> AbstractConnection:
         "client_name": "push-server",
         "health_check_interval": 0,
     }
-    # Version 8 would choose RESP3 and read pushed messages another way.
-    if "protocol" in inspect.signature(AbstractConnection).parameters:
+    # Version 8 would choose RESP3, where messages come another way; version 4 knows no other.
+    if not redis.__version__.startswith("4."):
         options["protocol"] = 2
     if address.path:
         return UnixDomainSocketConnection(path=address.path, **options)
@@ -120,7 +127,7 @@ def _connection(address: RedisAddress, timeout: float) -> AbstractConnection:
     return Connection(**options)
 
 
-async def _close(connection: AbstractConnection) -> None:
+async def _close(connection: AnyConnection) -> None:
     with contextlib.suppress(RedisError, OSError, TimeoutError):
         await connection.disconnect()
 
@@ -141,12 +148,12 @@ def reason_of(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
-async def _ask(connection: AbstractConnection, *command: str) -> Any:
+async def _ask(connection: AnyConnection, *command: str) -> Any:
     await connection.send_packed_command(connection.pack_command(*command), check_health=False)
     return await connection.read_response()
 
 
-async def _inspect(connection: AbstractConnection) -> ServerInfo:
+async def _inspect(connection: AnyConnection) -> ServerInfo:
     """What the server says of itself, if it may be used. Raises `Unusable` otherwise."""
     text = (await _ask(connection, "INFO")).decode("utf-8", "replace")
     info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
@@ -173,7 +180,7 @@ async def _inspect(connection: AbstractConnection) -> ServerInfo:
     return ServerInfo(info["run_id"], flushed and never_replica)
 
 
-async def _check_open(connection: AbstractConnection) -> None:
+async def _check_open(connection: AnyConnection) -> None:
     """Notice that an idle connection was closed before anything is trusted to it."""
     # Releases before 8 have only the second.
     check = getattr(connection, "can_read", None) or connection.can_read_destructive
@@ -251,7 +258,7 @@ class Link:
             raise failure(reply)
         return reply
 
-    async def _connect(self) -> AbstractConnection:
+    async def _connect(self) -> AnyConnection:
         connection = _connection(self._address, PATIENCE)
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
@@ -264,7 +271,7 @@ class Link:
         self.generation += 1
         return connection
 
-    async def _run(self, connection: AbstractConnection | None) -> None:
+    async def _run(self, connection: AnyConnection | None) -> None:
         pause = RETRY_SECONDS[0]
         while True:
             try:
@@ -297,7 +304,7 @@ class Link:
             log.warn("broker.down", reason=reason)
         self._changed(up)
 
-    async def _serve(self, connection: AbstractConnection) -> None:
+    async def _serve(self, connection: AnyConnection) -> None:
         """Exchange until the connection fails or the link is closed and nothing is left."""
         while self._jobs or not self._closing:
             if not self._jobs:
@@ -319,7 +326,7 @@ class Link:
                     _fail(job, reason_of(error))
                 raise
 
-    async def _exchange(self, connection: AbstractConnection, batch: Sequence[_Job]) -> None:
+    async def _exchange(self, connection: AnyConnection, batch: Sequence[_Job]) -> None:
         commands = [self._packable(command) for job in batch for command in job.commands]
         packed = connection.pack_commands(commands)
         async with asyncio.timeout(PATIENCE):
@@ -348,7 +355,7 @@ class Link:
 def _explained(error: BaseException) -> str:
     if isinstance(error, Unusable):
         return str(error)
-    if isinstance(error, AuthenticationError):
+    if isinstance(error, AuthenticationError) or str(error).startswith(("WRONGPASS", "NOAUTH")):
         return f"Redis does not accept the user or the password ({reason_of(error)})"
     return f"Redis cannot be reached ({reason_of(error)})"
 
@@ -367,7 +374,8 @@ def unavailable(reason: str) -> Unavailable:
 
 def failure(error: ResponseError) -> PushError:
     """What an error reply of Redis is to whoever asked."""
-    if isinstance(error, OutOfMemoryError) or str(error).startswith("OOM"):
+    # Version 4 has no class for it, later ones take the word away.
+    if str(error).startswith("OOM") or type(error).__name__ == "OutOfMemoryError":
         return StorageFull(
             "storage_full", "Redis has reached its `maxmemory`; nothing was stored."
         )
@@ -378,7 +386,7 @@ def failure(error: ResponseError) -> PushError:
 class Ear:
     """A connection that listens to bus names."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: AnyConnection) -> None:
         self._connection = connection
 
     @classmethod
