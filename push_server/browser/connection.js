@@ -488,6 +488,7 @@ globalThis.PushConnection = (() => {
       else if (message.type === "reset") this.reset(channels, String(message.reason));
       else if (message.type === "ping") this.pulse(message.cursor);
       else if (message.type === "expiring") this.expiring();
+      else if (message.type === "degraded") this.delayed(message.degraded === true);
       else if (message.type === "reconnect") this.sentAway(message);
       else if (message.type === "revoked") this.revoked();
     }
@@ -504,6 +505,11 @@ globalThis.PushConnection = (() => {
       if (typeof cursor === "string") this.cursor = cursor;
       for (const page of this.pages.values()) this.announce(page);
       this.pulse(this.cursor);
+    }
+
+    /** The server's log is out of reach, or back. @param {boolean} delayed */
+    delayed(delayed) {
+      this.report({ state: delayed ? "delayed" : "live" });
     }
 
     /** @param {string[]} channels */

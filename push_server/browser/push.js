@@ -33,7 +33,7 @@
   const EVENTS = ["status", "subscribed", "reset", "recovered", "revoked", "error"];
 
   /**
-   * @typedef {"connecting" | "live" | "retrying" | "waiting" | "signed_out" | "revoked"
+   * @typedef {"connecting" | "live" | "delayed" | "retrying" | "waiting" | "signed_out" | "revoked"
    *   | "closed"} State
    * @typedef {{channel: string, offset: number, id: string, data: any, user?: string}} Publication
    * @typedef {(data: any, publication: Publication) => void} Subscriber
@@ -520,6 +520,7 @@
   const SHOWN = {
     connecting: ["Connecting…", "#8a8f98"],
     live: ["Live", "#1a7f37"],
+    delayed: ["Delayed", "#9a6700"],
     retrying: ["Reconnecting…", "#9a6700"],
     waiting: ["Waiting for the site…", "#9a6700"],
     signed_out: ["Signed out", "#8a8f98"],

@@ -205,6 +205,25 @@ describe("the shared connection", { concurrency: true }, () => {
       assert.deepEqual(page.of("reset"), [{ type: "reset", channels: ["c"], reason: "epoch" }]);
     }));
 
+  it("begins anew where the log is replaced while it is connected", () =>
+    scene(async ({ server, page }) => {
+      server.streams[0].say(publication("c", 9));
+      await until(() => page.got.length);
+      server.streams[0].say({ type: "reset", channels: ["c"], reason: "epoch", cursor: "1~new" },
+                            publication("c", 1, "again"));
+      await until(() => page.got.length === 2);
+      assert.deepEqual(page.of("reset").map(({ channels }) => channels), [["c"]]);
+    }));
+
+  it("says when news is held up on the server's side, and when it flows again", () =>
+    scene(async ({ server, page }) => {
+      const states = () => page.of("status").map(({ status }) => status.state);
+      server.streams[0].say({ type: "degraded", degraded: true });
+      await until(() => states().at(-1) === "delayed");
+      server.streams[0].say({ type: "degraded", degraded: false });
+      await until(() => states().at(-1) === "live");
+    }));
+
   it("says so when the server does not take its cursor any more", () =>
     scene(async ({ server, page }) => {
       const refused = { error: { code: "cursor_malformed", message: "what is this?" } };
