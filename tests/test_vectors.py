@@ -15,8 +15,8 @@ import pytest
 from harness import issue_token, sign_token, sign_webhook
 from itsdangerous import URLSafeSerializer
 
-from push_server.channels import ChannelSet
-from push_server.errors import BadInput, Unauthorized
+from push_server.channels import ChannelSet, check_channel, is_pattern_or_name
+from push_server.errors import BadInput, Denied, Unauthorized
 from push_server.positions import (
     Position,
     channel_key,
@@ -44,6 +44,7 @@ def named(cases: list[dict[str, Any]]) -> list[Any]:
 TOKENS = load("tokens")
 SIGNATURES = load("signatures")
 CURSORS = load("cursors")
+CHANNELS = load("channels")
 
 
 def library(keys: list[str]) -> URLSafeSerializer:
@@ -113,6 +114,20 @@ def test_a_signature_is_accepted_or_refused(case: dict[str, Any]) -> None:
         with pytest.raises(Unauthorized) as refusal:
             verify(keys, *given)
         assert refusal.value.code == "signature_invalid"
+
+
+def test_channel_names_and_patterns() -> None:
+    for name in CHANNELS["names"]:
+        assert check_channel(name) == name
+        assert is_pattern_or_name(name)
+    for name in CHANNELS["malformed"]:
+        with pytest.raises(BadInput):
+            check_channel(name)
+    for name in CHANNELS["wildcards"]:
+        with pytest.raises(Denied):
+            check_channel(name)
+    assert [text for text in CHANNELS["patterns"] if not is_pattern_or_name(text)] == []
+    assert [text for text in CHANNELS["not_patterns"] if is_pattern_or_name(text)] == []
 
 
 @pytest.mark.parametrize("case", CURSORS["entries"], ids=lambda case: case["entry"])
