@@ -37,6 +37,7 @@ EXIT_SETTINGS = 2
 """Exit status when the configuration cannot be used."""
 DRAIN_SECONDS = 5.0
 """How long clients have to take their last words."""
+DESCRIPTOR_SHARE = 0.8
 INTERNAL_THREADS = 16
 """Workers of the internal listener. Each waits for one commit; together they make a group."""
 
@@ -63,7 +64,7 @@ async def make_context(settings: Settings) -> Context:
         max_age=settings.connection_max_age,
         queue_bytes=settings.queue_bytes,
         stall_timeout=settings.stall_timeout,
-        max_connections=settings.connections or int(_descriptors() * 0.8),
+        max_connections=_connections(settings),
         max_per_user=settings.connections_per_user,
         max_per_address=settings.connections_per_ip,
     )
@@ -98,6 +99,24 @@ def observe(hub: Hub, settings: Settings) -> None:
         roster.gone = webhooks.gone
         hub.observers.append(webhooks)
         webhooks.start()
+
+
+def _connections(settings: Settings) -> int:
+    """How many connections there may be. Raises `SettingsError` if that is more than can be.
+
+    Past the last descriptor, accepting fails at once and is tried again at once, for ever; so the
+    limit stays below, with room for files and for connections that are being refused.
+    """
+    descriptors = _descriptors()
+    possible = int(descriptors * DESCRIPTOR_SHARE)
+    if settings.connections > possible:
+        raise SettingsError(
+            "connections",
+            f"{settings.connections} need {int(settings.connections / DESCRIPTOR_SHARE)} file"
+            f" descriptors, this process may open {descriptors}: raise LimitNOFILE (systemd) or"
+            " ulimit -n",
+        )
+    return settings.connections or possible
 
 
 def _descriptors() -> int:

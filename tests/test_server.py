@@ -117,6 +117,14 @@ def test_a_port_that_is_taken(name: str) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_more_connections_than_descriptors() -> None:
+    # Past the last descriptor waitress would try to accept for ever, as fast as it can.
+    ended = serve("settings = replace(settings, connections=9_999_999)")
+    assert ended.returncode == EXIT_SETTINGS
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("push-server: connections: 9999999 need 12499998 file descriptors")
+
+
 def test_a_path_that_is_too_long_for_a_socket(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 200)
     ended = serve(f"settings = replace(settings, internal_listen=Address(path={str(path)!r}))")
