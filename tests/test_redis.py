@@ -5,6 +5,7 @@ Redis, or a Redis of its own if it harms it.
 """
 
 import asyncio
+import contextlib
 import json
 import secrets
 import time
@@ -358,6 +359,69 @@ async def test_a_lost_message_is_read_even_if_no_other_comes(redis: RedisServer)
         await until(lambda: two.offsets() == [1], 3.0)
 
 
+@pytest.fixture
+def no_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the last net, so that the one before it is seen to hold."""
+    monkeypatch.setattr(redis_broker, "TICK", 1_000)
+
+
+@pytest.mark.usefixtures("no_ticks")
+@in_loop
+async def test_a_new_command_connection_reads_what_was_missed(own: RedisServer) -> None:
+    async with nodes(own, 2) as (one, two):
+        two.broker._bus._heard = lambda *_: None
+        await publish(one.broker, "a", 1)
+        own.cli("CLIENT", "KILL", "TYPE", "normal")
+        with contextlib.suppress(Unavailable):  # whether it is noticed in time is a race
+            await two.broker.claim("anything", 1)
+        await until(lambda: two.offsets() == [1])
+
+
+@pytest.mark.usefixtures("no_ticks")
+@in_loop
+async def test_what_an_earlier_connection_of_ours_sent_is_heard(redis: RedisServer) -> None:
+    """It was answered 503, and carried out all the same when Redis went on."""
+    async with nodes(redis, 2) as (one, two):
+        call = one.broker._placing(ask("a", 1), time.time())
+        args = list(call.args)
+        args[2] = f"{one.broker._node}.{one.broker._link.generation - 1}"
+        await two.broker._link.one(call._replace(args=args))
+        await until(lambda: one.offsets() == two.offsets() == [1], 2.0)
+
+
+@pytest.mark.usefixtures("no_ticks")
+@in_loop
+async def test_an_id_that_has_its_place_tells_that_something_was_missed(
+    redis: RedisServer,
+) -> None:
+    async with nodes(redis, 2) as (one, two):
+        two.broker._bus._heard = lambda *_: None
+        await publish(one.broker, "a", 1)
+        await publish(two.broker, "a", 1)
+        await until(lambda: two.offsets() == [1], 2.0)
+
+
+@pytest.mark.usefixtures("no_ticks")
+@in_loop
+async def test_history_is_not_read_before_the_bus_is_heard(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = redis_link.Ear.send
+
+    async def late(ear: redis_link.Ear, command: str, names: Sequence[str]) -> None:
+        await asyncio.sleep(0.1)
+        await send(ear, command, names)
+
+    async with nodes(redis, 2) as (one, two):
+        monkeypatch.setattr(redis_link.Ear, "send", late)
+        one.broker.join("b")
+        reading = asyncio.create_task(one.broker.read({"b": None}))
+        await asyncio.sleep(0.05)
+        await publish(two.broker, "b", 1)
+        head = (await reading)["b"].head
+        assert (head.offset, one.offsets("b")) == (1, [])
+
+
 @in_loop
 async def test_a_frozen_redis_mixes_no_replies(own: RedisServer) -> None:
     async with nodes(own, 2) as (one, two):
@@ -445,12 +509,13 @@ async def test_a_kill_loses_nothing_with_appendfsync_always(always: RedisServer)
 
 @in_loop
 async def test_a_kill_with_everysec_is_announced(everysec: RedisServer) -> None:
-    async with nodes(everysec, 2) as (one, two):
+    async with nodes(everysec, 2, "p:") as (one, two):
         await publish(one.broker, "a", 1, 2, 3)
         before = await head_of(one.broker, "a")
         everysec.kill()
         everysec.start()
         assert await publish_when_back(two.broker, "a", 4) == 1
+        assert everysec.cli("XLEN", "p:c:a") == 1, "what nobody can read any more is gone"
         await until(lambda: one.restarts and two.restarts)
         for node in (one, two):
             ((channel, reason, head),) = node.restarts
