@@ -17,7 +17,6 @@ Only the event loop runs this. Imported by `push_server.brokers`.
 
 import asyncio
 import contextlib
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -44,6 +43,7 @@ from push_server.brokers.redis_link import (
     Unusable,
     failure,
 )
+from push_server.brokers.redis_roster import MARK, SCRIPTS, RedisRoster
 from push_server.brokers.redis_url import parse_redis_url, shown
 from push_server.brokers.redis_wire import (
     ENTRY_LIMIT,
@@ -68,7 +68,7 @@ from push_server.revocations import Revocation
 
 TICK = 1.0
 """Seconds between two heartbeats over the bus, and two looks at where the rooms stand."""
-DEAF_TICKS = 2
+DEAF_TICKS = 3
 """Heartbeats that may be on their way before the bus counts as deaf."""
 DEGRADED_SECONDS = 1.5
 """How long Redis may be away before subscribers are told."""
@@ -128,15 +128,16 @@ class RedisBroker(Broker):
         self.counts: Counter[str] = Counter()
         """What was dropped, re-read and begun anew, for `stats`."""
         self._budget = budget
-        self._node = secrets.token_hex(6)
         self._top = 0
         prefix = address.prefix
         self._log, self._due, self._revoked_key = prefix + "log", prefix + "due", prefix + "revoked"
         self._stream, self._spent, self._claims = prefix + "c:", prefix + "i:", prefix + "t:"
         # Bus names know nothing of databases, so ours say which one they speak of.
         self._bus_all = f"{prefix}{address.db}/all"
-        self._bus_node = f"{prefix}{address.db}/node:{self._node}"
         self._bus_channel = f"{prefix}{address.db}/c:"
+        self.roster: RedisRoster = RedisRoster(prefix, self._bus_channel, clock, self._drop)
+        self._node = self.roster.node
+        self._bus_node = f"{prefix}{address.db}/node:{self._node}"
         self._rooms: dict[str, _Room] = {}
         self._windows = Windows(0, {}, budget)
         self._known: dict[tuple[str, str], Revocation] = {}
@@ -150,8 +151,9 @@ class RedisBroker(Broker):
 
     async def start(self) -> None:
         """Connect, make sure that this Redis can be used, and announce the revocations."""
-        scripts = [_PUBLISH, _READ, _CLAIM, _REVOKE, _SWEEP]
+        scripts = [_PUBLISH, _READ, _CLAIM, _REVOKE, _SWEEP, *SCRIPTS]
         self._link = Link(self.address, scripts, self._stamp, self._link_changed)
+        self.roster.link = self._link
         self._bus = Bus(self.address, self._hear, self._catch_up_soon)
         self._bus.join(self._bus_all)
         self._bus.join(self._bus_node)
@@ -172,6 +174,7 @@ class RedisBroker(Broker):
 
     async def close(self) -> None:
         """Let what was asked be answered, then hang up."""
+        await self.roster.close()
         await self._link.close()
         await self._bus.close()
         for task in tuple(self._tasks):
@@ -300,7 +303,11 @@ class RedisBroker(Broker):
         if name.startswith(self._bus_channel):
             channel = name[len(self._bus_channel) :]
             # Our own we know from the answers.
-            if channel in self._rooms and origin_of(message) != self._origin.encode():
+            if channel not in self._rooms:
+                return
+            if message.startswith(MARK):
+                self.roster.hear(channel, message)
+            elif origin_of(message) != self._origin.encode():
                 entry = parse_entry(channel, message)
                 if entry is None:
                     self._drop("bus", channel)
@@ -639,19 +646,18 @@ class RedisBroker(Broker):
             self._forsake()
             if not self._link.up:
                 continue
-            try:
-                self._sung += 1
-                await self._link.one(("PUBLISH", self._bus_node, str(self._sung)))
-                await self._check_heads()
-                await self._link.one(
-                    Call(
-                        _SWEEP,
-                        (self._log, self._due),
-                        (repr(self.clock()), SWEPT_PER_TICK, self._stream),
-                    )
-                )
-            except PushError as error:
-                log.rejected("broker.tick", "all", reason=str(error))
+            for work in (self._look_around, self.roster.renew):
+                try:
+                    await work()
+                except PushError as error:
+                    log.rejected("broker.tick", "all", reason=str(error))
+
+    async def _look_around(self) -> None:
+        self._sung += 1
+        await self._link.one(("PUBLISH", self._bus_node, str(self._sung)))
+        await self._check_heads()
+        sweep = (repr(self.clock()), SWEPT_PER_TICK, self._stream)
+        await self._link.one(Call(_SWEEP, (self._log, self._due), sweep))
 
     def _judge(self) -> None:
         """Give up a bus that is deaf; tell the subscribers when Redis is away, and back."""
