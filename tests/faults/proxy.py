@@ -117,8 +117,6 @@ class Proxy(Actor):
                 if data and target not in door.lost:
                     target.write(data)
                     await target.drain()
-                if door.mood == "cut" and self._chance.random() < door.value:
-                    raise ConnectionResetError
         except OSError:
             reset(target)
             reset(other)
@@ -137,7 +135,9 @@ class Proxy(Actor):
             await door.open.wait()
         elif door.mood == "cut" and self._chance.random() < door.value:
             # In the middle of what was on its way.
-            return data[: self._chance.randrange(len(data) + 1)]
+            target.write(data[: self._chance.randrange(len(data) + 1)])
+            await target.drain()
+            raise ConnectionResetError
         elif door.mood == "garbage" and way == UP:
             place = self._chance.randrange(len(data))
             return data[:place] + self._chance.randbytes(16) + data[place + 16 :]
