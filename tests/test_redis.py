@@ -374,7 +374,7 @@ async def test_a_new_command_connection_reads_what_was_missed(own: RedisServer) 
         own.cli("CLIENT", "KILL", "TYPE", "normal")
         with contextlib.suppress(Unavailable):  # whether it is noticed in time is a race
             await two.broker.claim("anything", 1)
-        await until(lambda: two.offsets() == [1])
+        await until(lambda: two.offsets() == [1], 3.0)
 
 
 @pytest.mark.usefixtures("no_ticks")
