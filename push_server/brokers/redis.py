@@ -68,7 +68,7 @@ from push_server.revocations import Revocation
 
 TICK = 1.0
 """Seconds between two heartbeats over the bus, and two looks at where the rooms stand."""
-DEAF_TICKS = 3
+DEAF_TICKS = 2
 """Heartbeats that may be on their way before the bus counts as deaf."""
 DEGRADED_SECONDS = 1.5
 """How long Redis may be away before subscribers are told."""
