@@ -41,22 +41,26 @@ def need(machine: Path, target: str, **environment: str) -> subprocess.Completed
 
 def add(machine: Path, *programs: str) -> None:
     for program in programs:
-        (machine / program).write_text("#!/bin/sh\n")
+        # The answer of php to whether it has an extension.
+        (machine / program).write_text("#!/bin/sh\necho 1\n")
         (machine / program).chmod(0o755)
 
 
 def test_each_missing_package_is_named_in_one_line_with_the_reason(machine: Path) -> None:
-    add(machine, *OTHERS[:-3], "chromedriver", "node", "redis-check-rdb", "curl")
+    add(machine, *OTHERS[:-3], "chromedriver", "node", "redis-check-rdb", "curl", "phpunit")
+    add(machine, "phpcs")
     done = need(machine, "test")
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
         "missing: Debian package chromium: the browser tests run in it",
         "missing: Debian package php-cli: it checks that PHP can issue tokens",
+        "missing: Debian package php-curl: the PHP client is tested with and without it",
     ]
 
 
 def test_nothing_may_be_missing_where_changes_are_judged(machine: Path) -> None:
-    add(machine, *OTHERS, "chromedriver", "node", "redis-check-rdb", "curl", "php")
+    add(machine, *OTHERS, "chromedriver", "node", "redis-check-rdb", "curl", "php", "phpunit")
+    add(machine, "phpcs")
     assert need(machine, "test", CI="true").returncode == 1
     add(machine, "chromium")
     done = need(machine, "test", CI="true")

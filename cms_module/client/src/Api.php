@@ -60,7 +60,8 @@ final class Api
         if ($status === 200) {
             return new NoAnswer('answer_malformed', 'What answers at PUSH_API is no push server.');
         }
-        if ($error === null) {
+        // The public listener has errors of the same form, but no /api.
+        if ($error === null || $status === 404) {
             $message = "What answers at PUSH_API, with status $status, is not the internal listener of a push server.";
             return new Refused('http_error', $message, $status);
         }

@@ -38,6 +38,7 @@ final class Client
 
     private function __construct(
         private readonly ?ConfigException $problem,
+        private readonly ?string $url,
         private readonly ?TokenIssuer $issuer,
         private readonly ?Publisher $publisher,
         private readonly ?ConnectionTest $test,
@@ -74,9 +75,17 @@ final class Client
             $journal = new Journal($log, self::flags(self::defaultDirectory('settings'), 'settings'));
             $topic = md5(__DIR__ . $problem->getMessage());
             $journal->once($topic, "Nothing is pushed: {$problem->getMessage()}");
-            return new self($problem, null, null, null, $journal, false);
+            return new self($problem, null, null, null, null, $journal, false);
         }
         return self::assemble($config, $log, $spool, $afterResponse);
+    }
+
+    /**
+     * Where pages load push.js from; null if nothing is pushed because of a wrong setting.
+     */
+    public function url(): ?string
+    {
+        return $this->url;
     }
 
     /**
@@ -218,6 +227,7 @@ final class Client
         $site = self::transport($config->url, $config);
         return new self(
             null,
+            $config->url,
             $issuer,
             new Publisher($courier, $journal, $config, $clock, $afterResponse),
             new ConnectionTest($api, $site, $issuer, $config, $directory, $clock),
