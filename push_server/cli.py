@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import click
 
 from push_server import __version__, casts, config_text, setup_text
-from push_server.brokers import make_broker
+from push_server.brokers import is_shared, make_broker
 from push_server.channels import check_channel, is_pattern_or_name
 from push_server.config_sources import ENVIRONMENT
 from push_server.errors import PushError
@@ -86,13 +86,27 @@ def main() -> None:
 
 @main.command()
 @config_option
-def serve(config_path: str | None) -> None:
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256),
+              help="Processes that serve one port together. More than one takes Redis.")
+def serve(config_path: str | None, workers: int) -> None:
     """Run the server.
 
     SIGTERM ends it in good order; SIGHUP lets it read keys and namespaces again.
     """
     settings, config_path = read_settings(config_path, serving=True)
+    if workers > 1 and not is_shared(settings.broker):
+        raise ConfigurationError(
+            f'broker: "{settings.broker}" is for one process; --workers {workers} needs'
+            ' "redis://…"'
+        )
     # Here and not above: tools that start in a moment need none of what a server imports.
+    if workers > 1:
+        from push_server.workers import Workers
+
+        try:
+            sys.exit(Workers(settings, config_path, workers).run())
+        except SettingsError as error:
+            raise ConfigurationError(str(error)) from None
     from push_server.server import run
 
     sys.exit(run(settings, config_path))

@@ -44,7 +44,10 @@ TARGET_BYTES = 12_288
 UNACKNOWLEDGED_SECONDS = 20
 SEND_BUFFER = 65_536
 """Bytes the kernel may hold for one connection (Linux doubles it)."""
+BACKLOG = 4096
 ACCEPTS_PER_TURN = 64
+SHARED_ACCEPTS_PER_TURN = 2
+"""Where several processes accept from one socket: who is awake first must not take them all."""
 CROWDED = 0.8
 """From this share of the connections allowed here, the longest idle are closed."""
 BODY_FACTOR = 1.5
@@ -289,6 +292,7 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
     per_address = 0
     """Connections of one address without a complete request yet; 0: any number."""
     unlimited: frozenset[str] = frozenset()
+    accepts_per_turn = ACCEPTS_PER_TURN
     every_second: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -299,7 +303,7 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
 
     def handle_accept(self) -> None:
         """Accept all that wait; waitress takes one per turn, and each turn polls everything."""
-        for _ in range(ACCEPTS_PER_TURN):
+        for _ in range(self.accepts_per_turn):
             before = len(self.active_channels)
             super().handle_accept()
             if len(self.active_channels) == before:
@@ -395,8 +399,12 @@ class Fronts:
         per_address: int,
         unlimited: frozenset[str],
         every_second: Callable[[], None],
+        inherited: socket.socket | None = None,
     ) -> int:
-        """Open a listener; returns the port it got. Raises `OSError` if the address is taken."""
+        """Open a listener; returns the port it got. Raises `OSError` if the address is taken.
+
+        `inherited` is a socket that listens at this address already, and other processes with it.
+        """
         place: dict[str, Any] = (
             {"unix_socket": unix_path, "unix_socket_perms": "660"}
             if unix_path
@@ -417,7 +425,7 @@ class Fronts:
             **place,
             **proxy,
             threads=threads,
-            backlog=4096,
+            backlog=BACKLOG,
             connection_limit=channels,
             cleanup_interval=1,
             channel_timeout=60,
@@ -428,7 +436,7 @@ class Fronts:
             ident=None,
             expose_tracebacks=False,
         )
-        if unix_path and _answers(unix_path):
+        if unix_path and inherited is None and answers(unix_path):
             # waitress would remove the path from under the server that listens there.
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         dispatcher = ThreadedTaskDispatcher()
@@ -438,8 +446,16 @@ class Fronts:
             else (TcpFront, adjustments.listen[0])
         )
         front = kind(
-            application, self._map, dispatcher=dispatcher, adj=adjustments, sockinfo=sockinfo
+            application,
+            self._map,
+            _sock=inherited,
+            bind_socket=inherited is None,
+            dispatcher=dispatcher,
+            adj=adjustments,
+            sockinfo=sockinfo,
         )
+        if inherited is not None:
+            front.accepts_per_turn = SHARED_ACCEPTS_PER_TURN
         front.head_seconds = head_seconds
         front.per_address = per_address
         front.unlimited = unlimited
@@ -483,7 +499,7 @@ class Fronts:
             front.pull_trigger()
 
 
-def _answers(unix_path: str) -> bool:
+def answers(unix_path: str) -> bool:
     """Whether a server listens on this path already."""
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(unix_path) == 0

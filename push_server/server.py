@@ -13,8 +13,11 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
 import threading
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from push_server import log
 from push_server.addresses import without_limit
@@ -42,14 +45,33 @@ INTERNAL_THREADS = 16
 """Workers of the internal listener. Each waits for one commit; together they make a group."""
 
 
-def run(settings: Settings, config_path: str | None = None) -> int:
-    """Serve until a signal ends it; returns the exit status."""
+class Inherited(NamedTuple):
+    """What a worker has from its parent."""
+
+    sockets: Mapping[str, socket.socket]
+    """The listeners, by the name of their setting."""
+    lifeline: int
+    """A pipe that can be read when the parent is gone."""
+
+
+def set_up_log(*, workers: bool = False) -> None:
+    """Log to standard error; with `workers`, saying which process it is."""
+    process = " %(process)d" if workers else ""
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+        stream=sys.stderr,
+        level=logging.INFO,
+        format=f"%(asctime)s{process} %(levelname)s %(message)s",
     )
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+
+
+def run(
+    settings: Settings, config_path: str | None = None, inherited: Inherited | None = None
+) -> int:
+    """Serve until a signal ends it; returns the exit status."""
+    set_up_log()
     try:
-        return asyncio.run(_House(settings, config_path).run())
+        return asyncio.run(_House(settings, config_path, inherited).run())
     except (SettingsError, PushError) as error:
         sys.stderr.write(f"push-server: {error}\n")
         return EXIT_SETTINGS
@@ -131,8 +153,11 @@ def _descriptors() -> int:
 class _House:
     """One run of the server."""
 
-    def __init__(self, settings: Settings, config_path: str | None) -> None:
+    def __init__(
+        self, settings: Settings, config_path: str | None, inherited: Inherited | None = None
+    ) -> None:
         self._settings = settings
+        self._inherited = inherited
         self._config_path = config_path
         self._stopping = asyncio.Event()
         self._status = 0
@@ -152,6 +177,8 @@ class _House:
         for name in ("SIGTERM", "SIGINT"):
             loop.add_signal_handler(getattr(signal, name), self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        if self._inherited is not None:
+            loop.add_reader(self._inherited.lifeline, self._orphaned)
         # What lives as long as the process need not be looked at by every collection.
         gc.collect()
         gc.freeze()
@@ -190,6 +217,7 @@ class _House:
                     per_address=settings.handshakes_per_ip if public else 0,
                     unlimited=without_limit(settings.unlimited_addresses, settings.trusted_proxy),
                     every_second=self._context.crossing.check_loop,
+                    inherited=self._inherited and self._inherited.sockets[name],
                 )
             except OSError as error:
                 why = error.strerror or error
@@ -202,6 +230,12 @@ class _House:
             self._fronts.run()
         except Exception as failure:  # noqa: BLE001
             log.error("front.failed", failure)  # the loop sees that this thread is gone
+
+    def _orphaned(self) -> None:
+        assert self._inherited is not None
+        asyncio.get_running_loop().remove_reader(self._inherited.lifeline)
+        log.warn("worker.orphaned")
+        self._stopping.set()
 
     def _reload(self) -> None:
         """Take keys, namespaces and origins from the configuration again (SIGHUP).

@@ -156,6 +156,8 @@ class PushServer:
         self.server_errors: list[Response] = []
         """Every 5xx that `request` met: bad input must never cause one."""
         self.process: subprocess.Popen[bytes] | None = None
+        self.options: list[str] = []
+        """What `serve` is given besides the configuration."""
         self._log_file = self.folder / "log"
         self._killed = False
 
@@ -180,8 +182,9 @@ class PushServer:
         root = str(Path(__file__).resolve().parent.parent)
         environment["PYTHONPATH"] = root
         with self._log_file.open("ab") as log:
+            command = [sys.executable, "-m", "push_server", "serve"]
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "push_server", "serve", "--config", str(self.config_file)],
+                [*command, "--config", str(self.config_file), *self.options],
                 cwd=self.folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -50,6 +50,11 @@ BROKERS = {
 }
 
 
+def is_shared(url: str) -> bool:
+    """Whether several processes can have this broker together."""
+    return url.partition(":")[0] not in ("memory", "sqlite")
+
+
 def make_broker(url: str, namespaces: Namespaces, deliver: Deliver, revoked: Revoked) -> Broker:
     """The broker that the setting `broker` names.
 

@@ -1,0 +1,212 @@
+"""Many processes on one port: ``push-server serve --workers N``.
+
+The parent opens both listeners, forks the workers, and from then on only watches: a worker that
+ends is replaced, SIGTERM and SIGHUP are passed on. Each worker is a whole server, a node of its
+own on the shared log, and accepts from the listeners of the parent; so a connection that waits to
+be accepted survives the worker that would have taken it.
+
+The parent has one thread and no event loop, which makes it safe to fork at any time. It takes
+its signals one by one (`sigtimedwait`), so none can come between two steps. A worker whose parent
+is gone drains and ends.
+
+Imported by the command line.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from push_server import log
+from push_server.casts import Address
+from push_server.crossing import EXIT_DEAD_THREAD
+from push_server.hijack import BACKLOG, answers
+from push_server.server import EXIT_SETTINGS, Inherited, run, set_up_log
+from push_server.settings import Settings, SettingsError, load_settings
+
+STEADY_SECONDS = 5.0
+"""A worker that lives so long has started well."""
+PAUSE_SECONDS = (0.1, 10.0)
+"""The first and the longest pause before a worker that did not start well is replaced."""
+STOP_SECONDS = 30.0
+"""Workers that have not ended by then are killed; draining takes them a few."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+Serve = Callable[[Settings, str | None, Inherited], int]
+
+
+def open_listener(name: str, address: Address) -> socket.socket:
+    """A socket that listens at this address. Raises `SettingsError` naming the setting."""
+    family = socket.AF_UNIX if address.path else socket.AF_INET
+    opened = socket.socket(socket.AF_INET6 if ":" in address.host else family)
+    try:
+        if address.path:
+            _bind_path(opened, address.path)
+        else:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if opened.family == socket.AF_INET6:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            opened.bind((address.host, address.port))
+        opened.listen(BACKLOG)
+    except OSError as error:
+        opened.close()
+        why = error.strerror or error
+        raise SettingsError(name, f"cannot listen on {address}: {why}") from None
+    return opened
+
+
+def _bind_path(opened: socket.socket, path: str) -> None:
+    if answers(path):
+        raise OSError(0, "another server listens there")
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)
+    opened.bind(path)
+    os.chmod(path, 0o660)
+
+
+@dataclass(slots=True)
+class _Worker:
+    started: float
+    pause: float
+    """Before it is replaced, if it ends too soon."""
+
+
+class Workers:
+    """The parent."""
+
+    def __init__(
+        self, settings: Settings, config_path: str | None, number: int, serve: Serve = run
+    ) -> None:
+        self._settings = settings
+        self._config_path = config_path
+        self._number = number
+        self._serve = serve
+        self._running: dict[int, _Worker] = {}
+        self._due: list[tuple[float, float]] = []
+        """When to start another worker, and the pause after that if it ends too soon."""
+        self._steady = False
+        """Whether any worker has started well: then the configuration is not to blame."""
+
+    def run(self) -> int:
+        """Serve until a signal ends it; returns the exit status."""
+        set_up_log(workers=True)
+        self._sockets = {
+            name: open_listener(name, getattr(self._settings, name))
+            for name in ("listen", "internal_listen")
+        }
+        self._lifeline, self._held = os.pipe()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        self._due = [(time.monotonic(), PAUSE_SECONDS[0])] * self._number
+        try:
+            return self._watch()
+        finally:
+            self._stop()
+
+    def _watch(self) -> int:
+        while True:
+            self._start_due()
+            status = self._reap()
+            if status is not None:
+                return status
+            taken = signal.sigtimedwait(SIGNALS, 0.25 if self._due or not self._steady else 5.0)
+            if taken is None or taken.si_signo == signal.SIGCHLD:
+                continue
+            if taken.si_signo != signal.SIGHUP:
+                return 0
+            self._reload()
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        waiting = []
+        for moment, pause in self._due:
+            if moment <= now:
+                self._start(pause)
+            else:
+                waiting.append((moment, pause))
+        self._due = waiting
+
+    def _start(self, pause: float) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._become_worker()
+        self._running[pid] = _Worker(time.monotonic(), pause)
+        log.info("worker.started", worker=pid)
+
+    def _become_worker(self) -> None:
+        status = EXIT_DEAD_THREAD
+        try:
+            os.close(self._held)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            inherited = Inherited(self._sockets, self._lifeline)
+            status = self._serve(self._settings, self._config_path, inherited)
+        except BaseException as failure:  # noqa: BLE001  # nothing may go on as a second parent
+            log.error("worker.failed", failure)
+        finally:
+            logging.shutdown()
+            os._exit(status)
+
+    def _reap(self) -> int | None:
+        """Have those who ended replaced; the exit status if there is no use in that."""
+        now = time.monotonic()
+        self._steady = self._steady or any(
+            now - worker.started >= STEADY_SECONDS for worker in self._running.values()
+        )
+        while (ended := self._next_ended()) is not None:
+            pid, status = ended
+            worker = self._running.pop(pid)
+            log.warn("worker.ended", worker=pid, status=status)
+            if status == EXIT_SETTINGS and not self._steady:
+                return status
+            if now - worker.started >= STEADY_SECONDS:
+                self._due.append((now, PAUSE_SECONDS[0]))
+            else:
+                longer = min(2 * worker.pause, PAUSE_SECONDS[1])
+                self._due.append((now + worker.pause, longer))
+        return None
+
+    def _next_ended(self) -> tuple[int, int] | None:
+        """A worker that has ended, and its exit status (less than 0: the signal)."""
+        while self._running:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid in self._running:
+                return pid, os.waitstatus_to_exitcode(status)
+            if not pid:
+                return None
+        return None
+
+    def _reload(self) -> None:
+        """Have every worker read the configuration again; later ones begin with it."""
+        with contextlib.suppress(SettingsError):  # the workers say what is wrong with it
+            self._settings = load_settings(self._config_path, os.environ)
+        self._signal(signal.SIGHUP)
+
+    def _signal(self, number: int) -> None:
+        for pid in self._running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _stop(self) -> None:
+        """Close the listeners, let the workers drain, and wait for them."""
+        for opened in self._sockets.values():
+            opened.close()
+        self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._running:
+            ended = self._next_ended()
+            if ended is not None:
+                del self._running[ended[0]]
+            elif time.monotonic() > deadline:
+                log.warn("worker.killed", workers=len(self._running))
+                self._signal(signal.SIGKILL)
+                deadline = float("inf")
+            else:
+                signal.sigtimedwait(SIGNALS, 0.25)
+        os.close(self._lifeline)
+        os.close(self._held)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
