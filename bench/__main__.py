@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 from bench import report
+from bench.cluster import Pair, Redis
 from bench.load import compile_program
 from bench.machine import (
     BUILD,
@@ -30,6 +31,7 @@ from bench.measures import (
     measure_round,
     measure_stopped,
 )
+from bench.nodes import measure_killed, measure_nodes
 from bench.servers import SERVERS, PushServer, Server
 
 
@@ -58,6 +60,20 @@ class Run:
                 self.title = part
                 self.say("measure", PushServer.name)
                 self.keep(PushServer.name, measure(self.plan))
+        if "nodes" in self.parts and PushServer in self.servers:
+            self.measure_many()
+
+    def measure_many(self) -> None:
+        """Two nodes beside one, and the death of one of two."""
+        self.values[Pair.name] = {}
+        for number in range(self.plan.rounds):
+            self.title = f"nodes, round {number + 1} of {self.plan.rounds}"
+            for name, figures in measure_nodes(self.plan, self.say).items():
+                self.keep(name, figures)
+        for restart in (False, True):
+            self.title = "a node is killed"
+            self.say("come back", "either" if restart else "the other")
+            self.keep(Pair.name, measure_killed(self.plan, restart))
 
     def keep(self, name: str, figures: Figures) -> None:
         """Add one value to each figure, and show them."""
@@ -105,6 +121,9 @@ def main() -> int:
         BUILD.mkdir(parents=True, exist_ok=True)
         raise_descriptor_limit(plan.clients)
         compile_program("load")
+        if "nodes" in run.parts:
+            Redis.program()
+            compile_program("returning")
         for server in servers:
             server.check()
         machine = describe()

@@ -3,10 +3,11 @@
  * It does as little per byte as it can, so that it is never what the benchmark measures:
  * one recv() per readable connection and a search for numbers. A numbered publication
  * carries "@" and eight digits somewhere; "@" occurs nowhere else in what the servers send.
- * For each number it keeps how often it was received and when first and last, in
- * nanoseconds of CLOCK_MONOTONIC, which is also Python's time.monotonic_ns().
+ * For each number it keeps how often it was received and when by the first, by half of the
+ * connections and by the last, in nanoseconds of CLOCK_MONOTONIC, which is also Python's
+ * time.monotonic_ns().
  *
- * `load PORT REQUESTS SECONDS` connects to 127.0.0.1:PORT; connection i sends the i-th of the
+ * `load REQUESTS SECONDS PORT` connects to 127.0.0.1:PORT; connection i sends the i-th of the
  * NUL-ended requests in the file REQUESTS; the process ends itself after SECONDS. Commands
  * come as lines on stdin, and each is answered by one line of JSON on stdout:
  *
@@ -54,7 +55,7 @@ static struct connection {
 
 static struct number {
     uint32_t count;
-    int64_t first, last;
+    int64_t first, half, last;
 } *numbers;
 
 static int made, streaming, closed, failed, unanswered, epoll, port;
@@ -113,6 +114,7 @@ static void count(struct connection *c, const char *from, const char *end, int64
             if (++c->digits == DIGITS) {
                 struct number *n = &numbers[c->number % NUMBERS];
                 n->first = n->count++ ? n->first : at;
+                n->half = n->count == (uint32_t)(streaming + 1) / 2 ? at : n->half;
                 n->last = at;
                 c->digits = -1;
             }
@@ -259,17 +261,19 @@ static void await(int first, int last, uint32_t count, double seconds)
         turn(10);
     }
     uint64_t total = 0;
-    int64_t begin = INT64_MAX, end = 0;
+    int64_t begin = INT64_MAX, half = 0, end = 0;
     for (int i = first; i <= last; i++) {
         if (!numbers[i].count)
             continue;
         total += numbers[i].count;
         begin = numbers[i].first < begin ? numbers[i].first : begin;
+        half = numbers[i].half > half ? numbers[i].half : half;
         end = numbers[i].last > end ? numbers[i].last : end;
     }
-    printf("{\"complete\":%s,\"received\":%llu,\"first\":%lld,\"last\":%lld}\n",
+    printf("{\"complete\":%s,\"received\":%llu,\"first\":%lld,\"half\":%lld,"
+           "\"last\":%lld}\n",
            next > last ? "true" : "false", (unsigned long long)total,
-           (long long)(total ? begin : 0), (long long)end);
+           (long long)(total ? begin : 0), (long long)half, (long long)end);
 }
 
 static void pause_newest(int count)
@@ -332,18 +336,18 @@ int main(int argc, char **argv)
     static char line[256];
 
     if (argc != 4) {
-        fprintf(stderr, "usage: load PORT REQUESTS SECONDS\n");
+        fprintf(stderr, "usage: load REQUESTS SECONDS PORT\n");
         return 2;
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    alarm((unsigned)atoi(argv[3]));
+    alarm((unsigned)atoi(argv[2]));
     /* Without the right to raise the limit, what is allowed has to do. */
     if (setrlimit(RLIMIT_NOFILE, &files) && !getrlimit(RLIMIT_NOFILE, &files)) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    port = atoi(argv[1]);
-    read_requests(argv[2]);
+    port = atoi(argv[3]);
+    read_requests(argv[1]);
     numbers = calloc(NUMBERS, sizeof *numbers);
     epoll = epoll_create1(EPOLL_CLOEXEC);
     if (!numbers || epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &event))

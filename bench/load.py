@@ -1,8 +1,8 @@
-"""The load generator's handle: `load.c`, compiled and driven by lines of text."""
+"""The load generators' handles: `load.c` and `returning.c`, driven by lines of text."""
 
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,27 @@ class Received:
 
     count: int
     first: int
+    half: int
+    """When half of the clients had the last of them."""
     last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What happened to clients that keep their cursors; numbers are of publications."""
+
+    away: int
+    """Clients that do not have all that was published."""
+    lost: int
+    duplicates: int
+    resets: int
+    cuts: int
+    """Streams that ended."""
+    refusals: int
+    timeouts: int
+    """Attempts to come back that failed, or brought nothing in time."""
+    back: Sequence[int]
+    """When each client that was cut had a publication again, in `time.monotonic_ns()`."""
 
 
 def compile_program(name: str) -> Path:
@@ -42,19 +62,54 @@ def compile_program(name: str) -> Path:
     return program
 
 
-class Load:
+class Program:
     """One process of many clients. Use as a context manager; leaving it ends the clients."""
 
-    def __init__(self, port: int, requests: Iterable[bytes], lifetime: int) -> None:
+    def __init__(
+        self, name: str, ports: Sequence[int], requests: Iterable[bytes], lifetime: int
+    ) -> None:
         """`requests` holds one request per client; the process ends after `lifetime` seconds."""
-        heads = BUILD / "requests"
-        heads.write_bytes(b"".join(request + b"\0" for request in requests))
+        self._heads = BUILD / f"requests.{ports[0]}"
+        self._heads.write_bytes(b"".join(request + b"\0" for request in requests))
         self._process = subprocess.Popen(
-            [str(compile_program("load")), str(port), str(heads), str(lifetime)],
+            [str(compile_program(name)), str(self._heads), str(lifetime), *map(str, ports)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._heads.unlink()
+
+    def _ask(self, command: str) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(command + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise Failed("the load generator ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+class Load(Program):
+    """Clients that stamp what they receive."""
+
+    def __init__(self, port: int, requests: Iterable[bytes], lifetime: int) -> None:
+        super().__init__("load", [port], requests, lifetime)
 
     def open(self, count: int, receive_buffer: int = 0, window: int = 64) -> Opened:
         """Connect `count` more clients and wait until each has the head of its answer.
@@ -79,33 +134,29 @@ class Load:
         expected = clients * (last - first + 1)
         if not answer["complete"] or answer["received"] != expected:
             raise Failed(f"{answer['received']} deliveries, not {expected}, in {seconds} s")
-        return Received(answer["received"], answer["first"], answer["last"])
+        return Received(answer["received"], answer["first"], answer["half"], answer["last"])
 
     def pause(self, count: int) -> None:
         """The clients that came last stop reading and keep their connections open."""
         self._ask(f"pause {count}")
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
+class Returning(Program):
+    """Clients that come back with their cursors when they are cut, and check what they get."""
 
-    def _ask(self, command: str) -> dict[str, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(command + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise Failed("the load generator ended")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    def __init__(self, ports: Sequence[int], requests: Iterable[bytes], lifetime: int) -> None:
+        super().__init__("returning", ports, requests, lifetime)
+
+    def open(self, count: int, window: int = 64) -> None:
+        """Connect so many clients, to the ports in turn. Raises `Failed` if any is refused."""
+        answer = self._ask(f"open {count} {window} 120")
+        if answer["open"] != count or answer["refusals"]:
+            raise Failed(f"{answer['open']} of {count} connected, {answer['refusals']} refusals")
+
+    def come_back_to(self, ports: Sequence[int]) -> None:
+        """From now on clients that are cut come back to one of these, at random."""
+        self._ask(f"return {' '.join(map(str, ports))}")
+
+    def wait(self, offset: int, seconds: float) -> Returned:
+        """Wait until all have this offset, or for so many seconds; what happened so far."""
+        return Returned(**self._ask(f"await {offset} {seconds}"))

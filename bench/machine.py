@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import resource
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -106,6 +107,7 @@ def describe() -> dict[str, str]:
         "waitress": version("waitress"),
         "C compiler": _first_line(["gcc", "--version"]),
         "nginx": _first_line(["nginx", "-v"]).removeprefix("nginx version: "),
+        "Redis": _version_of_redis(),
         "Nchan": _first_line(
             ["dpkg-query", "--show", "--showformat=${Version}", "libnginx-mod-nchan"]
         ),
@@ -127,6 +129,11 @@ def _commit() -> str:
     sources = [str(CHECKOUT / name) for name in ("push_server", "bench/*.c", "bench/*.py")]
     changed = _first_line(["git", "-C", str(CHECKOUT), "status", "--porcelain", "--", *sources])
     return f"{commit} with local changes" if changed else commit
+
+
+def _version_of_redis() -> str:
+    found = shutil.which("redis-server") or shutil.which("redis-check-rdb") or "redis-server"
+    return _first_line([found, "--version"]).partition(" sha=")[0]
 
 
 def _first_line(command: Sequence[str]) -> str:

@@ -3,8 +3,8 @@
 A *round* starts all servers afresh, connects the subscribers of each, publishes to them in
 three ways, and stops the servers. Only one works at a time; in the fan-out they take turns
 every few publications, so that whatever else the machine does hits all of them alike, and
-ratios are taken round by round. Two measures stand alone because they need other crowds:
-`durable` (no subscribers) and `stopped` (many that do not read).
+ratios are taken round by round. Other measures stand alone because they need other crowds:
+`durable` (no subscribers), `stopped` (many that do not read), and what is in `bench.nodes`.
 
 Each function returns figures by the keys of `report.FIGURES`.
 """
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
 from bench.load import Load
 from bench.machine import (
@@ -30,7 +31,7 @@ from bench.servers import CHANNEL, FLOOD, PushServer, Server, payload, publish_c
 Figures = dict[str, float]
 
 ROUND_PARTS = ("connect", "memory", "fanout", "burst", "batch")
-PARTS = (*ROUND_PARTS, "durable", "stopped")
+PARTS = (*ROUND_PARTS, "durable", "stopped", "nodes")
 """What `--only` takes."""
 
 LIFETIME = 300
@@ -66,11 +67,13 @@ class Plan:
     others: int = 10_000
     stopped: int = 1000
     floods: int = 80
+    returning: int = 10_000
+    revoked: int = 200
 
     @property
     def clients(self) -> int:
         """Sockets that one process must be able to hold."""
-        return max(self.subscribers, self.others + self.stopped) + 500
+        return max(self.subscribers, self.others + self.stopped, self.returning) + 500
 
 
 QUICK = Plan(rounds=2, publications=40, durable_seconds=1.5, floods=60)
@@ -92,7 +95,7 @@ def measure_round(
             crowds.append(crowd)
         if "fanout" in parts:
             say("fan out", "all in turn")
-            for crowd, found in zip(crowds, _fanout(crowds, plan), strict=True):
+            for crowd, found in zip(crowds, fanout(crowds, plan), strict=True):
                 figures[crowd.server.name] |= found
         for crowd in crowds:
             if "burst" in parts:
@@ -104,10 +107,25 @@ def measure_round(
     return figures
 
 
+class Source(Protocol):
+    """What a crowd needs to know of its server."""
+
+    @property
+    def name(self) -> str:
+        """As in the report."""
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """The processes whose CPU time counts."""
+
+    def publish(self, number: int) -> None:
+        """Publish one numbered payload."""
+
+
 class Crowd:
     """A server with so many subscribers that count, and the numbers not yet published."""
 
-    def __init__(self, server: Server, load: Load, clients: int) -> None:
+    def __init__(self, server: Source, load: Load, clients: int) -> None:
         self.server = server
         self.load = load
         self.clients = clients
@@ -140,7 +158,7 @@ class Crowd:
         return (received.last - begun) / 1e9
 
 
-def settle(server: Server, seconds: float = 10.0) -> float:
+def settle(server: Source, seconds: float = 10.0) -> float:
     """Wait until the server has nothing left to do; return its CPU time then."""
     deadline = time.monotonic() + seconds
     used = cpu_seconds(server.pids)
@@ -169,7 +187,7 @@ def _connect(stack: ExitStack, kind: type[Server], plan: Plan) -> tuple[Crowd, F
     }
 
 
-def _fanout(crowds: Sequence[Crowd], plan: Plan) -> list[Figures]:
+def fanout(crowds: Sequence[Crowd], plan: Plan) -> list[Figures]:
     """One publication at a time, `TURN` of them in each turn of a server."""
     cpu = [0.0] * len(crowds)
     latencies: list[list[float]] = [[] for _ in crowds]

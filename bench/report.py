@@ -18,6 +18,7 @@ from bench.plot import Bar, Panel, draw
 RESULTS = CHECKOUT / "bench" / "results"
 
 FLOOR, PEER, OURS, OURS_IN_MEMORY = "C floor", "Nchan", "push_server", "push_server (memory)"
+NODES = "2 nodes, Redis"
 
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 """Server name, key of a figure, one value per round."""
@@ -59,7 +60,34 @@ ALONE = (
     Figure("stopped_sockets", "kernel socket memory per stopped subscriber", "bytes"),
     Figure("stopped_cut", "stopped subscribers cut", ""),
 )
-FIGURES = {figure.key: figure for figure in (*COMPARED, *ALONE)}
+MANY = (
+    Figure("nodes_cpu", "CPU of the push servers per delivery", "µs", 2),
+    Figure("nodes_redis", "CPU of Redis per delivery", "µs", 2),
+    Figure("nodes_first", "publish to the first subscriber", "ms", 2),
+    Figure("nodes_half", "publish to half of the subscribers", "ms", 2),
+    Figure("nodes_last", "publish to the last subscriber", "ms", 2),
+)
+KILLED = (
+    Figure("p50", "until half are back", "s", 2),
+    Figure("p95", "until 95 % are back", "s", 2),
+    Figure("all", "until all are back", "s", 2),
+    Figure("refusals", "attempts that failed meanwhile", ""),
+    Figure("away", "clients that were not back", ""),
+    Figure("lost", "publications lost", ""),
+    Figure("resets", "resets", ""),
+    Figure("duplicates", "publications sent twice", ""),
+)
+WAYS = {"other": "to the other node", "restarted": "to either, it is restarted"}
+BACK = tuple(
+    Figure(f"back_{way}_{figure.key}", f"{figure.title}, {title}", figure.unit, figure.digits)
+    for figure in KILLED
+    for way, title in WAYS.items()
+)
+REVOKED = (
+    Figure("revoked_p50", "from a revocation to the end of a stream elsewhere, median", "ms", 1),
+    Figure("revoked_p99", "from a revocation to the end of a stream elsewhere, 99 %", "ms", 1),
+)
+FIGURES = {figure.key: figure for figure in (*COMPARED, *ALONE, *MANY, *BACK, *REVOKED)}
 
 QUEUE_LIMIT = 1.2 * 262_144
 """The server's default `queue_bytes`, which bounds what a stopped subscriber may cost, and a
@@ -101,6 +129,14 @@ def promises(values: Values) -> list[Promise]:
             2.0,
         ),
         ("bytes of memory per stopped subscriber", ours.get("stopped_memory", ()), QUEUE_LIMIT),
+        ("CPU per delivery, two nodes / one", _across(values, "nodes_cpu"), 1.2),
+        ("publish to first receipt, on another node / one", _across(values, "nodes_first"), 3.0),
+        ("publish to half of the receipts, the same", _across(values, "nodes_half"), 3.0),
+        ("publish to last receipt, the same", _across(values, "nodes_last"), 3.0),
+        ("s until 95 % are back after a node was killed", _worst(values, "p95"), 30.0),
+        ("s until all are back", _worst(values, "all"), 60.0),
+        ("clients not back, publications lost, resets", _broken_promises(values), 0.0),
+        ("ms until a revocation works elsewhere, 99 %", _of(values, NODES, "revoked_p99"), 1000.0),
     ]
     return [Promise(name, measured, limit) for name, measured, limit in found if measured]
 
@@ -148,6 +184,31 @@ def _number(value: float, digits: int) -> str:
 def _ratios(values: Values, key: str, other: str) -> Sequence[float]:
     """Our figure over another server's, round by round; empty if one was not measured."""
     return _quotients(values.get(OURS, {}).get(key, ()), values.get(other, {}).get(key, ()))
+
+
+def _of(values: Values, name: str, key: str) -> Sequence[float]:
+    return values.get(name, {}).get(key, ())
+
+
+def _across(values: Values, key: str) -> Sequence[float]:
+    """Two nodes' figure over one's, round by round."""
+    return _quotients(_of(values, NODES, key), _of(values, OURS, key))
+
+
+def _worst(values: Values, key: str) -> Sequence[float]:
+    """The larger figure of both ways to come back."""
+    found = [value for way in WAYS for value in _of(values, NODES, f"back_{way}_{key}")]
+    return [max(found)] if found else ()
+
+
+def _broken_promises(values: Values) -> Sequence[float]:
+    found = [
+        value
+        for way in WAYS
+        for key in ("away", "lost", "resets")
+        for value in _of(values, NODES, f"back_{way}_{key}")
+    ]
+    return [sum(found)] if found else ()
 
 
 def _inner(figures: Mapping[str, Sequence[float]], over: str, under: str) -> Sequence[float]:
@@ -221,8 +282,47 @@ def _markdown(
         ]
         if rows:
             lines += [f"## {title}", "", *_table(["", "push_server"], rows)]
+    lines += _many_nodes(values, plan)
     lines += ["## Machine", "", *_table(["", ""], [[k, v] for k, v in machine.items() if v])]
     return "\n".join(lines)
+
+
+def _many_nodes(values: Values, plan: Mapping[str, Any]) -> list[str]:
+    both = values.get(NODES, {})
+    if not both:
+        return []
+    ours = values.get(OURS, {})
+    rows = [
+        [
+            f"{figure.title}, {figure.unit}",
+            show(figure, ours.get(figure.key, ()), unit=False),
+            show(figure, both.get(figure.key, ()), unit=False),
+        ]
+        for figure in MANY
+    ]
+    killed = [
+        [f"{figure.title}, {figure.unit}".removesuffix(", "), *(
+            show(FIGURES[key], both.get(key, ()), unit=False)
+            for key in (f"back_{way}_{figure.key}" for way in WAYS)
+        )]
+        for figure in KILLED
+    ]
+    revoked = [
+        [figure.title, show(figure, both[figure.key])] for figure in REVOKED if figure.key in both
+    ]
+    return [
+        "## Two nodes on one Redis",
+        "",
+        f"{plan['subscribers']:,} subscribers in all; published on one node, timed on the other.",
+        "",
+        *_table(["", f"{OURS} (SQLite)", NODES], rows),
+        f"A node with half of {plan['returning']:,} clients is killed; they come back",
+        "",
+        *_table(["", *WAYS.values()], killed),
+        f"{plan['revoked']} sessions are revoked on one node, their streams are on the other:",
+        "",
+        *_table(["", ""], revoked),
+    ]
 
 
 def _durable_title(plan: Mapping[str, Any]) -> str:

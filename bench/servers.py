@@ -57,9 +57,9 @@ class Server(ABC):
     pids: Sequence[int]
     """The processes whose CPU time and memory count."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str = "") -> None:
         self.port = free_port()
-        self.folder = BUILD / "run" / type(self).__name__.lower()
+        self.folder = BUILD / "run" / (folder or type(self).__name__.lower())
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self._publisher = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -212,9 +212,10 @@ class PushServer(Server):
 
     name = "push_server"
     broker = "sqlite:push.db"
+    """A file of it is in the server's own folder."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, folder: str = "") -> None:
+        super().__init__(folder)
         self.internal_port = free_port()
         self._publisher = http.client.HTTPConnection("127.0.0.1", self.internal_port, timeout=60)
         self._key = secrets.token_urlsafe(32)
@@ -232,8 +233,7 @@ class PushServer(Server):
         `drain_spread` is shortened because nobody is left to come back when a round ends.
         """
         config = self.folder / "push-server.toml"
-        scheme, _, file = self.broker.partition(":")
-        broker = f"{scheme}:{self.folder / file}" if file else self.broker
+        broker = self.broker.replace("sqlite:", f"sqlite:{self.folder}/")
         config.touch(mode=0o600)
         config.write_text(
             f'listen = "127.0.0.1:{self.port}"\n'
@@ -267,12 +267,16 @@ class PushServer(Server):
         return self._tokens.issue({
             "v": 1,
             "sub": f"u{user}",
-            "sid": f"{user:032x}",
+            "sid": self.session(user),
             "iat": now,
             "exp": now + 3600,
             "sub_ch": ["bench:*", "node:*"],
             "pub_ch": [],
         })
+
+    def session(self, user: int) -> str:
+        """The session id in this user's token."""
+        return f"{user:032x}"
 
     def publish(self, number: int) -> None:
         """One signed command."""

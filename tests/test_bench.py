@@ -1,0 +1,127 @@
+"""The benchmark's judge of clients that come back: it has to notice what it is there for."""
+
+import shutil
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from bench.load import Returned, Returning
+from bench.machine import BUILD, Failed
+
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nretry: 3000\n\n"
+HELLO = b'event: control\ndata: {"type":"hello","channels":["bench:all"]}\nid: 1~a.0\n\n'
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\r\n"
+RESET = b'event: control\ndata: {"type":"reset","channels":["bench:all"]}\nid: 1~a.9\n\n'
+
+
+def told(*offsets: int) -> bytes:
+    return b"".join(
+        b'data: {"channel":"bench:all","offset":%d,"id":"x","data":{}}\nid: 1~a.%d\n\n' % (n, n)
+        for n in offsets
+    )
+
+
+class Script(threading.Thread):
+    """A server that gives its first connection the first answer and so on, and then hangs up."""
+
+    def __init__(self, answers: Sequence[bytes], piece: int) -> None:
+        super().__init__()
+        self.requests: list[bytes] = []
+        self._answers = answers
+        self._piece = piece
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        with self._listener:
+            for number, answer in enumerate(self._answers):
+                self._listener.settimeout(10)
+                stream, _ = self._listener.accept()
+                with stream:
+                    self.requests.append(stream.recv(8192))
+                    for start in range(0, len(answer), self._piece):
+                        stream.sendall(answer[start : start + self._piece])
+                    if number == len(self._answers) - 1:
+                        self.over.wait(10)
+
+
+@contextmanager
+def client(*answers: bytes, piece: int = 65_536) -> Iterator[tuple[Returning, Script]]:
+    """One client of such a server, connected."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    server = Script(answers, piece)
+    server.start()
+    request = b"GET /subscribe/sse HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    try:
+        with Returning([server.port], [request], 30) as clients:
+            clients.open(1)
+            yield clients, server
+    finally:
+        server.over.set()
+        server.join()
+
+
+def summary(found: Returned) -> dict[str, int]:
+    names = ("away", "lost", "duplicates", "resets", "cuts", "refusals", "timeouts")
+    return {name: number for name in names if (number := getattr(found, name))}
+
+
+@pytest.mark.parametrize("piece", [1, 7, 65_536])
+def test_one_that_comes_back_and_has_everything(piece: int) -> None:
+    first, second = HEAD + HELLO + told(1, 2), HEAD + HELLO + told(3)
+    with client(first, second, piece=piece) as (clients, server):
+        found = clients.wait(3, 10)
+        assert summary(found) == {"cuts": 1}
+        assert len(found.back) == 1
+        assert b"Last-Event-ID" not in server.requests[0]
+        assert server.requests[1].endswith(b"localhost\r\nLast-Event-ID: 1~a.2\r\n\r\n")
+
+
+def test_an_event_cut_in_the_middle_does_not_count() -> None:
+    with client(HEAD + HELLO + told(1, 2)[:-1], HEAD + HELLO + told(2)) as (clients, server):
+        assert summary(clients.wait(2, 10)) == {"cuts": 1}
+        assert b"Last-Event-ID: 1~a.1\r\n" in server.requests[1]
+
+
+@pytest.mark.parametrize(
+    ("second", "offset", "noticed"),
+    [
+        (told(4), 4, {"lost": 1}),
+        (told(2, 3), 3, {"duplicates": 1}),
+        (RESET + told(3), 3, {"resets": 1}),
+    ],
+)
+def test_what_is_wrong_is_counted(second: bytes, offset: int, noticed: dict[str, int]) -> None:
+    with client(HEAD + HELLO + told(1, 2), HEAD + HELLO + second) as (clients, _):
+        assert summary(clients.wait(offset, 10)) == {"cuts": 1} | noticed
+
+
+def test_the_first_publication_may_not_be_missing() -> None:
+    with client(HEAD + HELLO + told(2)) as (clients, _):
+        assert summary(clients.wait(2, 10)) == {"lost": 1}
+
+
+def test_one_that_is_turned_away_waits_as_told() -> None:
+    with client(HEAD + HELLO + told(1), BUSY, HEAD + HELLO + told(2)) as (clients, _):
+        assert summary(clients.wait(2, 0.9)) == {"away": 1, "cuts": 1, "refusals": 1}
+        assert summary(clients.wait(2, 10)) == {"cuts": 1, "refusals": 1}
+
+
+def test_one_that_does_not_come_back_is_away() -> None:
+    with client(HEAD + HELLO + told(1)) as (clients, server):
+        server.over.set()
+        server.join()
+        found = clients.wait(2, 0.5)
+        assert (found.away, found.cuts, list(found.back)) == (1, 1, [])
+        assert found.refusals
+
+
+def test_a_refusal_at_the_beginning_is_a_failure() -> None:
+    with pytest.raises(Failed), client(BUSY, HEAD + HELLO):
+        pass
