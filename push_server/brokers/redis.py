@@ -447,8 +447,10 @@ class RedisBroker(Broker):
             waiting.append(room.loading)
         if waiting:
             await asyncio.wait(waiting)
-            for loading in waiting:
-                loading.result()
+            # Each is asked, or asyncio complains of those behind the first that failed.
+            failures = [failed for loading in waiting if (failed := loading.exception())]
+            if failures:
+                raise failures[0]
 
     async def _load_head(self, channel: str, room: _Room) -> None:
         try:

@@ -29,6 +29,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
+    InvalidResponse,
     NoScriptError,
     RedisError,
     ResponseError,
@@ -145,6 +146,8 @@ FAILURES = (RedisError, OSError, TimeoutError, ssl.SSLError, Unusable)
 
 def reason_of(error: BaseException) -> str:
     """One line for the log or the administrator. Redis never quotes a password."""
+    if isinstance(error, InvalidResponse):
+        return "not the protocol of Redis"  # the text quotes what came, a payload perhaps
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
