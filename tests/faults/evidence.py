@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 from faults.logs import ChannelLogs, Row, owner_of
 
+ON_THE_WAY = 1.0
+"""Seconds that bytes may be under way, and wait for a client, without any fault."""
+
 Place = tuple[int, int]
 """(epoch, offset)."""
 
@@ -167,6 +170,16 @@ class Known:
             if hold["t0"] <= until and hold["t1"] + bound > until:
                 until = hold["t1"] + bound
         return float(until)
+
+    def lost_since(self, begin: float, end: float) -> bool:
+        """Whether a fault that destroys may have come after what was received at `begin`.
+
+        What is received late was sent early: a fault that held bytes up moves the beginning back.
+        """
+        for hold in reversed(self.holds):
+            if hold["t0"] <= begin and hold["t1"] + ON_THE_WAY >= begin:
+                begin = hold["t0"]
+        return self.lost_between(begin - ON_THE_WAY, end)
 
     def lost_between(self, begin: float, end: float) -> bool:
         """Whether a fault that may destroy this channel touched this time."""

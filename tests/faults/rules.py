@@ -230,7 +230,7 @@ def honest_reset(row: Row, session: Session, known: Known) -> Iterator[str]:
     """A reset has a cause: a fault that destroys, or a client away beyond the retention."""
     reason, place = row["reason"], row["place"]
     known.counts[f"resets: {reason}"] += 1
-    if known.lost_between(session.last_at, row["at"]):
+    if known.lost_since(session.last_at, row["at"]):
         return
     since = session.since or session.place
     if (
