@@ -214,6 +214,10 @@ class PushClient:
 
         return self._call(_command("channels", {"prefix": prefix or None}), convert)
 
+    def presence(self, channel: str, limit: int | None = None) -> Result[dict[str, Any]]:
+        """Who is in a channel: ``count``, ``anonymous``, and ``users`` by id, at most `limit`."""
+        return self._call(_command("presence", {"channel": channel, "limit": limit}), dict)
+
     def stats(self) -> Result[dict[str, Any]]:
         """The numbers of the server."""
         return self._call(_command("stats", {}), dict)

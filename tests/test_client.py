@@ -429,6 +429,7 @@ def test_values_of_the_other_methods() -> None:
         result({"closed": 2}),
         result(page),
         result({"channels": {"a": {"subscribers": 4}}}),
+        result({"channel": "a", "count": 0}),
         result({"connections": 5}),
     ]
     with Stub(*answers) as stub, PushClient(stub.url, KEY) as client:
@@ -437,11 +438,13 @@ def test_values_of_the_other_methods() -> None:
         assert (history.epoch, history.offset, history.cursor) == (3, 9, "1~")
         assert history.publications == [PUBLISHED]
         assert client.channels("a").value == {"a": 4}
+        assert client.presence("a", 2).value == {"channel": "a", "count": 0}
         assert client.stats().value == {"connections": 5}
     assert [json.loads(body) for _, body in stub.requests] == [
         {"method": "revoke", "params": {"user": "42", "before": 9}},
         {"method": "history", "params": {"channel": "a", "since": 3, "limit": 1}},
         {"method": "channels", "params": {"prefix": "a"}},
+        {"method": "presence", "params": {"channel": "a", "limit": 2}},
         {"method": "stats", "params": {}},
     ]
 
