@@ -93,21 +93,19 @@ async def make_context(settings: Settings) -> Context:
     broker = make_broker(settings.broker, settings.namespace, hub.deliver, hub.revoke)
     broker.restarted, broker.degraded = hub.restarted, hub.degraded
     hub.broker = broker
-    observe(hub, settings)
     await broker.start()
+    _observe(hub, settings)
     crossing = Crossing(hub.loop)
     return Context(
         settings, TokenKeys(settings.token_keys), revocations, broker, hub, crossing
     )
 
 
-def observe(hub: Hub, settings: Settings) -> None:
+def _observe(hub: Hub, settings: Settings) -> None:
     """Have count kept of users and channels, as far as the settings ask for it."""
     roster = hub.broker.roster
     if settings.namespace.any_presence:
-        presence = Presence(
-            settings.namespace, roster, hub.announce, settings.presence_grace
-        )
+        presence = Presence(settings.namespace, roster, hub.announce, settings.presence_grace)
         roster.changed = presence.changed
         hub.observers.append(presence)
     if settings.webhook_url:

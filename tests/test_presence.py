@@ -412,8 +412,8 @@ class Node:
             self.presence.tick(time.monotonic())
             await asyncio.sleep(0.02)
 
-    def enter(self, user: str, name: str = "") -> None:
-        self.presence.enter(user, name, ["room:1"], time.monotonic())
+    def enter(self, user: str, name: str = "", channel: str = "room:1") -> None:
+        self.presence.enter(user, name, [channel], time.monotonic())
 
     def leave(self, user: str) -> None:
         self.presence.leave(user, ["room:1"], time.monotonic())
@@ -485,6 +485,20 @@ async def test_one_user_on_two_nodes_is_one(redis: RedisServer) -> None:
         two.leave("42")
         await until(lambda: two.said[2:] == one.said[2:] == [("leave", "42")])
         assert set(await one.who()) == {"7", "0"}
+
+
+@in_loop
+async def test_nobody_is_told_who_did_not_ask(redis: RedisServer) -> None:
+    async with nodes(redis, 2) as (one, two):
+        heard: list[str] = []
+        two.broker.join("quiet:1")
+        await two.broker.read({"quiet:1": None})
+        two.roster.changed = lambda kind, channel, user, name: heard.append(channel)
+        one.enter("42", channel="quiet:1")
+        one.enter("42", channel="room:1")
+        await until(lambda: heard)
+        assert heard == ["room:1"]
+        assert await two.roster.who("quiet:1") == {"42": Member(1, "")}
 
 
 @in_loop

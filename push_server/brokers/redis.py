@@ -135,7 +135,13 @@ class RedisBroker(Broker):
         # Bus names know nothing of databases, so ours say which one they speak of.
         self._bus_all = f"{prefix}{address.db}/all"
         self._bus_channel = f"{prefix}{address.db}/c:"
-        self.roster: RedisRoster = RedisRoster(prefix, self._bus_channel, clock, self._drop)
+        self.roster: RedisRoster = RedisRoster(
+            prefix,
+            self._bus_channel,
+            clock,
+            announced=lambda channel: self.namespaces.of(channel).join_leave,
+            dropped=self._drop,
+        )
         self._node = self.roster.node
         self._bus_node = f"{prefix}{address.db}/node:{self._node}"
         self._rooms: dict[str, _Room] = {}

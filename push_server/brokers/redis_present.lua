@@ -8,7 +8,7 @@
 -- ARGV[2]  node
 -- ARGV[3]  "<connections> <name>"; empty: not any more
 -- ARGV[4]  channel
--- ARGV[5]  bus name of the channel
+-- ARGV[5]  bus name of the channel; empty: nobody is told
 -- ARGV[6]  the end of this node's lease: nothing is written without one
 --
 -- Returns 1 if this node had no lease: then it has to tell everything again.
@@ -28,7 +28,7 @@ else
     redis.call('ZADD', KEYS[2], 0, channel .. ' ' .. user)
     kind = not before and 'join'
 end
-if not kind then
+if not kind or ARGV[5] == '' then
     return new
 end
 for _, other in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', '+inf')) do

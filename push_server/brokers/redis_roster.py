@@ -48,6 +48,8 @@ class RedisRoster(Roster):
         prefix: str,
         bus_prefix: str,
         clock: Callable[[], float],
+        *,
+        announced: Callable[[str], bool],
         dropped: Callable[[str, str], object],
     ) -> None:
         super().__init__()
@@ -56,6 +58,8 @@ class RedisRoster(Roster):
         self._nodes, self._has, self._who = prefix + "nodes", prefix + "n:", prefix + "p:"
         self._bus_prefix = bus_prefix
         self._clock = clock
+        self._announced = announced
+        """Whether anybody wants to hear who comes to this channel and who leaves it."""
         self._dropped = dropped
         """Told where, and in which channel, something was that is not ours."""
         self._mine: dict[Key, Member] = {}
@@ -102,10 +106,11 @@ class RedisRoster(Roster):
         channel, user = key
         member = self._mine.get(key)
         value = "" if member is None else f"{member.connections} {member.name}"
+        bus_name = self._bus_prefix + channel if self._announced(channel) else ""
         return Call(
             PRESENT,
             (self._who + channel, self._has + self.node, self._nodes),
-            (user, self.node, value, channel, self._bus_prefix + channel, self._lease()),
+            (user, self.node, value, channel, bus_name, self._lease()),
         )
 
     def _lease(self) -> str:
