@@ -22,6 +22,8 @@ from push_server.tokens import TokenKeys
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(path for path in [*ROOT.glob("*.rst"), *ROOT.glob("docs/*.rst")])
+BESIDE = [ROOT / "iptables/README.rst", ROOT / "nginx/README.rst"]
+"""Pages that stand beside what they are about."""
 PATIENCE = 20.0
 
 
@@ -34,7 +36,7 @@ def parse(page: Path) -> nodes.document:
     )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *BESIDE], ids=lambda page: str(page.relative_to(ROOT)))
 def test_page_is_well_formed_and_its_links_lead_somewhere(page: Path) -> None:
     for reference in parse(page).findall(nodes.reference):
         target = reference.get("refuri", "")
@@ -42,10 +44,10 @@ def test_page_is_well_formed_and_its_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).is_file(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *BESIDE], ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_a_page_names_exist(page: Path) -> None:
-    names = re.findall(r"``((?:push_server|docs|tests|cms_module|tools|bench)/[\w./]*)``",
-                       page.read_text("utf-8"))
+    folders = "push_server|docs|tests|cms_module|tools|bench|iptables|nginx"
+    names = re.findall(rf"``((?:{folders})/[\w./]*)``", page.read_text("utf-8"))
     made = {"bench/results/"}
     assert [name for name in names if name not in made and not (ROOT / name).exists()] == []
 

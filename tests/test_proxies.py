@@ -222,13 +222,16 @@ class Nginx(Front):
         host = self.shipped("push-host.conf", {
             **self.names_in("push"),
             "    listen [2001:db8::81]:443 ssl http2;\n": "",
-            "    listen [2001:db8::81]:80;\n": "",
             "198.51.100.81:443": f"127.0.0.1:{self.tls}",
-            "198.51.100.81:80": f"127.0.0.1:{self.plain}",
             push_certificate[0]: push_certificate[1],
             "/var/log/nginx/": f"{self.folder}/",
-            "/var/www/letsencrypt": f"{self.folder}/letsencrypt",
             "http://127.0.0.1:6660": f"http://127.0.0.1:{push}",
+        })
+        plain = self.shipped("push-host-80.conf", {
+            **self.names_in("push"),
+            "    listen [2001:db8::81]:80;\n": "",
+            "198.51.100.81:80": f"127.0.0.1:{self.plain}",
+            "/var/www/letsencrypt": f"{self.folder}/letsencrypt",
         })
         headers = self.shipped("cms-headers.conf", {})
         site = self.shipped("cms-host.conf", {
@@ -250,7 +253,7 @@ class Nginx(Front):
         (self.folder / "nginx.conf").write_text(f"""
             {user} daemon off; worker_processes 1; pid {self.folder}/pid; error_log stderr;
             events {{}}
-            http {{ access_log off; {paths} include {host}; include {site}; }}
+            http {{ access_log off; {paths} include {host}; include {plain}; include {site}; }}
         """)
 
     def names_in(self, which: str) -> dict[str, str]:

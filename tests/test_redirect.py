@@ -7,12 +7,15 @@ the texts do not.
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,7 @@ PATIENCE = 15.0
 CMS = "198.51.100.71"
 PUSH = "198.51.100.81"
 PUSH6 = "2001:db8::81"
+VISITOR = "198.51.100.11"
 BOTH_PORTS = ("--port", "80:6660", "--port", "443:6643")
 
 Done = subprocess.CompletedProcess[str]
@@ -139,6 +143,23 @@ def test_the_unit_is_sound(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-200:]
 
 
+def test_the_commands_in_the_document_are_commands() -> None:
+    loader = SourceFileLoader("push_redirect", str(PROGRAM))
+    spec = spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    sys.modules[loader.name] = module
+    try:
+        loader.exec_module(module)
+        text = (PROGRAM.parent / "README.rst").read_text("utf-8")
+        found = re.findall(r"^    push-redirect (.*)$", text, re.MULTILINE)
+        assert len(found) >= 8
+        for line in found:
+            module.parse(shlex.split(line, comments=True))
+    finally:
+        del sys.modules[loader.name]
+
+
 # Two hosts on one wire.
 
 
@@ -221,7 +242,7 @@ with socket.create_server((address, int(port)), family=family, dualstack_ipv6=bo
         client, _ = server.accept()
         try:
             with client:
-                client.sendall(word.encode())
+                client.sendall((client.getpeername()[0] if word == "who" else word).encode())
         except OSError:
             pass
 """
@@ -251,7 +272,7 @@ def hosts() -> Iterator[tuple[Host, Host]]:
             pytest.skip(f"no network namespaces here: {made[0].stderr}")
         site.must("ip", "link", "add", "wire", "type", "veth", "peer", "name", "wire",
                   "netns", client.name)
-        for host, addresses in ((site, [CMS, PUSH]), (client, ["198.51.100.11"])):
+        for host, addresses in ((site, [CMS, PUSH]), (client, [VISITOR])):
             host.must("ip", "link", "set", "lo", "up")
             host.must("ip", "link", "set", "wire", "up")
             for address in addresses:
@@ -344,6 +365,35 @@ def test_answers_other_hosts_and_this_one(site: Host, client: Host, forced: list
     for host in (client, site):
         assert host.ask(PUSH) == host.ask(PUSH6) == ""
         assert host.ask(CMS) == "cms"
+
+
+def test_the_server_sees_the_visitors_address(
+    site: Host, client: Host, forced: list[str]
+) -> None:
+    site.serve(PUSH, 6660, "who")
+    assert site.redirect("up", PUSH, "--apply", *forced).returncode == 0
+    assert client.ask(PUSH) == VISITOR
+    # Which of its own addresses this host takes is for its routes to say.
+    assert site.ask(PUSH) in (CMS, PUSH)
+
+
+def test_the_port_behind_can_be_closed(
+    site: Host, client: Host, forced: list[str], backend: str
+) -> None:
+    site.serve(PUSH, 6660, "push")
+    assert site.redirect("up", PUSH, "--apply", *forced).returncode == 0
+    assert client.ask(PUSH, 6660) == "push"
+    tool = "nft" if backend == "nftables" else "iptables"
+    (line,) = re.findall(rf"^    ({tool} .*(?:origdstport|proto-dst).*)$",
+                         (ROOT / "iptables/README.rst").read_text("utf-8"), re.MULTILINE)
+    if tool == "nft":
+        site.must("nft", "add table inet filter; add chain inet filter input"
+                  " { type filter hook input priority 0; }")
+    site.must("sh", "-c", line)
+    assert client.ask(PUSH, 6660) == ""
+    assert client.ask(PUSH) == site.ask(PUSH) == "push"
+    if tool == "iptables":
+        site.must("iptables", "-F", "INPUT")
 
 
 def test_up_twice_is_up_once_and_down_leaves_no_trace(site: Host, forced: list[str]) -> None:
