@@ -254,7 +254,7 @@ def broker(name: str, value: object) -> str:
     """``scheme:rest``; the brokers know which schemes there are."""
     given = text(name, value)
     if not _BROKER.fullmatch(given) or given == "sqlite:":
-        raise SettingsError(name, f'needs "sqlite:PATH" or "memory:", not {given!r}')
+        raise SettingsError(name, 'needs "sqlite:PATH", "redis://HOST:PORT/DB" or "memory:"')
     return given
 
 

@@ -8,6 +8,7 @@ Pure; imported by the command line and by ``tools/configuration_page``.
 
 import dataclasses
 import json
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -65,10 +66,14 @@ def _comment(text: str) -> list[str]:
     )
 
 
+_PASSWORD = re.compile(r"://[^/@\"]*@")
+"""User and password in a URL, as the broker's may have."""
+
+
 def effective(settings: Settings) -> str:
     """The settings in force, as a configuration file without its secrets."""
     lines = [
-        f"{row.name} = {toml(getattr(settings, row.name))}"
+        f"{row.name} = {_PASSWORD.sub('://***@', toml(getattr(settings, row.name)))}"
         for row in SETTINGS.values()
         if not row.secret and row.name != "namespace"
     ]

@@ -119,7 +119,8 @@ class Settings:
 
     broker: str = _row(
         casts.broker, "sqlite:push.db",
-        "Where publications are kept: `sqlite:PATH` survives power loss, `memory:` survives"
+        "Where publications are kept: `sqlite:PATH` survives power loss, `redis://HOST:PORT/DB`"
+        " (or `rediss://`, `unix:///PATH?db=DB`) is shared by many servers, `memory:` survives"
         " nothing. A relative path starts in the directory the server is started in.",
         section="Publications",
     )

@@ -509,3 +509,11 @@ def test_nobody_reads_the_environment_behind_our_back(
 ) -> None:
     monkeypatch.setitem(os.environ, "PUSH_SERVER_THREADS", "3")
     assert load(tmp_path, "").threads == 8
+
+
+def test_the_password_of_the_broker_is_not_shown() -> None:
+    # check-config is pasted into tickets and chats.
+    settings = dataclasses.replace(Settings(), broker="redis://push:s3cret@10.0.0.5:6379/0")
+    shown = config_text.effective(settings)
+    assert 'broker = "redis://***@10.0.0.5:6379/0"' in shown
+    assert "s3cret" not in shown
