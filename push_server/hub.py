@@ -31,6 +31,8 @@ from push_server.transports.base import response
 from push_server.watch import Watch
 from push_server.wheel import TICK, Wheel
 
+DEGRADED_SECONDS = 300.0
+"""Streams end when the log is out of reach this long: no revocation could reach them."""
 WARN_SECONDS = 60.0
 """How long before its end a stream says `expiring`, if it lives that long."""
 HELD_LIMIT = 10_000
@@ -103,6 +105,7 @@ class Hub:
             emptied=lambda channel: self.broker.leave(channel),
         )
         self._wheel = Wheel(time.monotonic())
+        self._degraded_ends = float("inf")
         self._draining = False
         self.empty = asyncio.Event()
         """Set when the last subscriber has gone after `drain`."""
@@ -148,6 +151,8 @@ class Hub:
     def degraded(self, degraded: bool) -> None:
         """Tell every stream that nothing can come just now, or again (the broker's callback)."""
         self.counts["degraded"] = int(degraded)
+        ends = time.monotonic() + DEGRADED_SECONDS if degraded else float("inf")
+        self._degraded_ends = min(self._degraded_ends, ends) if degraded else ends
         for subscriber in self._wheel.everyone():
             if subscriber.held is None and not subscriber.transport.once and not subscriber.parting:
                 try:
@@ -431,6 +436,10 @@ class Hub:
                 self._fail(subscriber, failure)
         for connection in [c for c in self.blocked if c.stalled(now, self._stall_timeout)]:
             connection.close("stalled")
+        if now >= self._degraded_ends:
+            self._degraded_ends = float("inf")
+            for subscriber in self._wheel.everyone():
+                self._end(subscriber, "degraded", random.randint(0, 20_000))
         for observer in self.observers:
             observer.tick(now)
 

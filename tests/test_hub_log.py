@@ -7,6 +7,7 @@ import pytest
 from stage import NAMESPACES, FakeConnection, Stage
 
 from push_server.history import EPOCH
+from push_server.hub import DEGRADED_SECONDS
 from push_server.positions import Position, channel_key, parse_cursor
 
 
@@ -113,6 +114,23 @@ def test_streams_are_told_when_the_log_is_out_of_reach_and_back(stage: Stage) ->
     stage.hub.degraded(False)
     assert [value.get("degraded") for value in stream.values] == [None, True, False]
     assert len(poll.writes) == told, "a poll has nothing to gain from it"
+
+
+def test_a_stream_does_not_outlive_the_log_by_more_than_five_minutes(stage: Stage) -> None:
+    # A logout that cannot reach this node must not leave the stream open for ever.
+    stage.hub.degraded(True)
+    early = stage.attach("alice", "room")
+    stage.pass_time(200)
+    stage.hub.degraded(True)  # said again; it is still the same outage
+    stage.pass_time(DEGRADED_SECONDS - 201)
+    assert not early.closed()
+    stage.pass_time(2)
+    assert early.values[-1]["reason"] == "degraded"
+    assert early.closed()
+    stage.hub.degraded(False)
+    late = stage.attach("bob", "room")
+    stage.pass_time(DEGRADED_SECONDS + 1)
+    assert not late.closed()
 
 
 def test_the_broker_hears_of_the_first_and_the_last_subscriber(
