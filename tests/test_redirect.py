@@ -313,6 +313,8 @@ def site(hosts: tuple[Host, Host], backend: str, tmp_path: Path) -> Iterator[Hos
                     pytest.skip("no iptables-legacy on this machine")
                 (tools / f"{tool}{form}").symlink_to(found)
     host.path = f"{tools}:{TOOLS}"
+    if host.run("iptables", "-t", "nat", "-S").returncode:
+        pytest.skip("the kernel has no such tables")
     host.must("nft", "add table ip admins; add chain ip admins seen { type filter hook input"
               " priority 0; }; add rule ip admins seen tcp dport 9 drop comment \"theirs\"")
     host.must("iptables", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "8080",
@@ -475,6 +477,8 @@ def test_rules_in_our_place_that_are_not_ours_stop_us(site: Host, forced: list[s
         done = site.redirect(*command, *apply, *forced)
         assert done.returncode == 1
         assert "did not make; remove it first: " in done.stderr
+    # Nor is the other back end taken then.
+    assert site.redirect("up", PUSH, "--apply").returncode == 1
     assert site.rules() == before
 
 
@@ -527,6 +531,12 @@ def test_the_backend_is_what_the_host_has(site: Host, backend: str, tmp_path: Pa
     assert site.redirect("status", PUSH).stdout.startswith(f"{name}: ")
     assert site.redirect("down", "--apply").returncode == 0
     assert PUSH not in str(site.rules())
+    # A program that cannot do anything here counts for nothing.
+    broken = tmp_path / "tools" / "nft"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    assert site.redirect("up", PUSH).stdout.startswith("iptables-restore ")
+    broken.unlink()
 
 
 # The whole: a push server behind the redirect.
