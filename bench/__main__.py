@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from bench import report
 from bench.cluster import Pair, Redis
+from bench.figures import FIGURES
 from bench.load import compile_program
 from bench.machine import (
     BUILD,
@@ -80,7 +81,7 @@ class Run:
         print(f"  {name}", file=sys.stderr)
         for key, value in figures.items():
             self.values[name].setdefault(key, []).append(value)
-            figure = report.FIGURES[key]
+            figure = FIGURES[key]
             print(f"    {figure.title:44} {report.show(figure, [value])}", file=sys.stderr)
 
     def say(self, what: str, server: str) -> None:

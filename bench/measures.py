@@ -6,7 +6,7 @@ every few publications, so that whatever else the machine does hits all of them 
 ratios are taken round by round. Other measures stand alone because they need other crowds:
 `durable` (no subscribers), `stopped` (many that do not read), and what is in `bench.nodes`.
 
-Each function returns figures by the keys of `report.FIGURES`.
+Each function returns figures by the keys of `figures.FIGURES`.
 """
 
 import statistics

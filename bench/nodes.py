@@ -1,9 +1,10 @@
 """Many nodes: what two on one Redis cost beside one on SQLite, and what happens if one dies.
 
-Each function returns figures by the keys of `report.FIGURES`.
+Each function returns figures by the keys of `figures.FIGURES`.
 """
 
 import http.client
+import itertools
 import selectors
 import socket
 import threading
@@ -94,15 +95,16 @@ def _connect(stack: ExitStack, server: PushServer, count: int) -> Load:
 
 
 class Publisher:
-    """Publishes numbers on the nodes by turns, in a thread; goes on where one does not answer.
+    """Publishes numbers on the nodes by turns, in a thread.
 
-    An unanswered publication is sent to the other node with the same id, so that number n is
-    at offset n whatever happens. Use as a context manager; leaving it ends the thread.
+    What is not acknowledged is sent again, with the same id and to the other node, so that number
+    n is at offset n whatever happens. Use as a context manager; leaving it ends the thread.
     """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.published = 0
         """The last number that was acknowledged."""
+        self.retries = 0
         self.failure: Exception | None = None
         self._nodes = nodes
         self._over = threading.Event()
@@ -116,7 +118,7 @@ class Publisher:
         self.stop()
 
     def stop(self) -> int:
-        """Publish no more; the last number. Raises `Failed` if no node took a publication."""
+        """Publish no more; the last number. Raises `Failed` if no node took one in time."""
         self._over.set()
         self._thread.join()
         if self.failure is not None:
@@ -135,15 +137,17 @@ class Publisher:
         params = {"channel": CHANNEL, "id": f"n{number}", "data": None}
         body = dump_json({"method": "publish", "params": params})
         body = body.replace(b"null", payload(number), 1)
-        here = self._nodes[number % 2]
-        try:
-            self._send(here, body)
-        except (OSError, http.client.HTTPException):
-            self._send(self._nodes[(number + 1) % 2], body)
-
-    def _send(self, node: Node, body: bytes) -> None:
-        with node.publisher() as call:
-            call(body)
+        deadline = time.monotonic() + PATIENCE
+        for attempt in itertools.count():
+            try:
+                with self._nodes[(number + attempt) % 2].publisher() as call:
+                    call(body)
+                return
+            except (OSError, http.client.HTTPException, Failed):
+                if time.monotonic() > deadline:
+                    raise
+            self.retries += 1
+            time.sleep(BEAT / 5)
 
 
 def measure_killed(plan: Plan, restart: bool) -> Figures:
@@ -176,6 +180,7 @@ def measure_killed(plan: Plan, restart: bool) -> Figures:
         f"back_{how}_p95": quantile(seconds, 0.95),
         f"back_{how}_all": max(seconds) if not found.away else PATIENCE,
         f"back_{how}_refusals": found.refusals + found.timeouts,
+        f"back_{how}_retries": publisher.retries,
         f"back_{how}_away": found.away,
         f"back_{how}_lost": found.lost,
         f"back_{how}_resets": found.resets,

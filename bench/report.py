@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.figures import ALONE, COMPARED, FIGURES, KILLED, MANY, REVOKED, WAYS, Figure
 from bench.machine import CHECKOUT
 from bench.plot import Bar, Panel, draw
 
@@ -23,71 +24,6 @@ NODES = "2 nodes, Redis"
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 """Server name, key of a figure, one value per round."""
 
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One thing that is measured."""
-
-    key: str
-    title: str
-    unit: str
-    digits: int = 0
-
-
-COMPARED = (
-    Figure("delivery_cpu", "server CPU per delivery", "µs", 2),
-    Figure("latency_p50", "publish to last subscriber, median", "ms", 1),
-    Figure("latency_p99", "publish to last subscriber, 99 %", "ms", 1),
-    Figure("answer_p50", "publish to the publisher's answer, median", "ms", 1),
-    Figure("answer_p99", "publish to the publisher's answer, 99 %", "ms", 1),
-    Figure("burst", "burst: deliveries per second", "/s"),
-    Figure("batch_cpu", "server CPU per delivery, one batch", "µs", 2),
-    Figure("batch", "one batch: deliveries per second", "/s"),
-    Figure("memory", "memory per idle subscriber", "bytes"),
-    Figure("connect_cpu", "server CPU per new subscriber", "µs", 1),
-    Figure("connects", "new subscribers per second", "/s"),
-)
-ALONE = (
-    Figure("durable_one", "one publisher, one at a time", "/s"),
-    Figure("durable_many", "several publishers, one at a time each", "/s"),
-    Figure("durable_batch", "one publisher, in batches", "/s"),
-    Figure("disk", "what the disk can do: 4 KiB fdatasync", "/s"),
-    Figure("stopped_before", "others' latency, all read, median", "ms", 1),
-    Figure("stopped_during", "others' latency, some stopped, median", "ms", 1),
-    Figure("stopped_before_p99", "others' latency, all read, 99 %", "ms", 1),
-    Figure("stopped_during_p99", "others' latency, some stopped, 99 %", "ms", 1),
-    Figure("stopped_memory", "process memory per stopped subscriber", "bytes"),
-    Figure("stopped_sockets", "kernel socket memory per stopped subscriber", "bytes"),
-    Figure("stopped_cut", "stopped subscribers cut", ""),
-)
-MANY = (
-    Figure("nodes_cpu", "CPU of the push servers per delivery", "µs", 2),
-    Figure("nodes_redis", "CPU of Redis per delivery", "µs", 2),
-    Figure("nodes_first", "publish to the first subscriber", "ms", 2),
-    Figure("nodes_half", "publish to half of the subscribers", "ms", 2),
-    Figure("nodes_last", "publish to the last subscriber", "ms", 2),
-)
-KILLED = (
-    Figure("p50", "until half are back", "s", 2),
-    Figure("p95", "until 95 % are back", "s", 2),
-    Figure("all", "until all are back", "s", 2),
-    Figure("refusals", "attempts that failed meanwhile", ""),
-    Figure("away", "clients that were not back", ""),
-    Figure("lost", "publications lost", ""),
-    Figure("resets", "resets", ""),
-    Figure("duplicates", "publications sent twice", ""),
-)
-WAYS = {"other": "to the other node", "restarted": "to either, it is restarted"}
-BACK = tuple(
-    Figure(f"back_{way}_{figure.key}", f"{figure.title}, {title}", figure.unit, figure.digits)
-    for figure in KILLED
-    for way, title in WAYS.items()
-)
-REVOKED = (
-    Figure("revoked_p50", "from a revocation to the end of a stream elsewhere, median", "ms", 1),
-    Figure("revoked_p99", "from a revocation to the end of a stream elsewhere, 99 %", "ms", 1),
-)
-FIGURES = {figure.key: figure for figure in (*COMPARED, *ALONE, *MANY, *BACK, *REVOKED)}
 
 QUEUE_LIMIT = 1.2 * 262_144
 """The server's default `queue_bytes`, which bounds what a stopped subscriber may cost, and a
@@ -394,6 +330,24 @@ def _panels(values: Values, plan: Mapping[str, Any]) -> list[Panel]:
         if ours.get(key)
     ]
     panels.append(Panel("Durable publishes", "per second, SQLite, more is better", publishing))
+    many = [
+        _bar(label, _of(values, name, key), 2, style)
+        for label, name, key, style in (
+            ("one, SQLite", OURS, "nodes_cpu", "ours"),
+            ("two, Redis", NODES, "nodes_cpu", "ours"),
+            ("Redis itself", NODES, "nodes_redis", "peer"),
+        )
+        if _of(values, name, key)
+    ]
+    panels.append(Panel("CPU per delivery, one node and two", f"µs, {crowd} in all", many))
+    back = [
+        _bar(f"{share}, {label}", _of(values, NODES, f"back_{way}_{key}"), 1, "ours")
+        for way, label in (("other", "other node"), ("restarted", "restarted"))
+        for key, share in (("p95", "95 %"), ("all", "all"))
+        if _of(values, NODES, f"back_{way}_{key}")
+    ]
+    title = f"seconds, half of {plan['returning']:,} clients"
+    panels.append(Panel("Back after a node is killed", title, back))
     return [panel for panel in panels if panel.bars]
 
 
