@@ -66,7 +66,8 @@ def test_every_promise_held(rig: Rig, verdict: Verdict) -> None:
 
 def test_enough_happened_to_mean_something(rig: Rig, verdict: Verdict) -> None:
     counts = verdict.counts
-    assert len(rig.done) >= 8, rig.done
+    # Faults of Redis take longer, and a loaded machine does fewer.
+    assert len(rig.done) >= (8 if rig.plan.broker == "sqlite" else 5), rig.done
     assert counts["acked"] > 1_000
     assert counts["deliveries"] > 5_000
     transports = {

@@ -6,6 +6,7 @@ Ends with 0 if every promise held, with 1 if a rule was broken, with 2 if the ri
 import argparse
 import secrets
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -83,6 +84,8 @@ def main() -> int:
         only=tuple(options.only),
     )
     sys.stderr.write(f"seed {seed}, logs in {folder}\n")
+    # Whoever ends the rig ends all it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     rig = Rig(plan)
     rig.run(Progress(plan.seconds))
     sys.stderr.write("\n")
