@@ -413,6 +413,17 @@ def test_up_twice_is_up_once_and_down_leaves_no_trace(site: Host, forced: list[s
     assert (done.returncode, done.stderr) == (0, "push-redirect: nothing is in force\n")
 
 
+def test_down_takes_an_empty_chain_too(site: Host, forced: list[str]) -> None:
+    before = site.rules()
+    if "nftables" in forced:
+        site.must("nft", "add", "table", "inet", "push_redirect")
+    else:
+        site.must("ip6tables", "-t", "nat", "-N", "PUSH-REDIRECT")
+    assert site.rules() != before
+    assert site.redirect("down", "--apply", *forced).returncode == 0
+    assert site.rules() == before
+
+
 def test_up_makes_exactly_what_is_named(site: Host, client: Host, forced: list[str]) -> None:
     site.serve(PUSH, 6661, "second")
     assert site.redirect("up", PUSH, PUSH6, "--apply", *forced).returncode == 0
