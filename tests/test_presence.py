@@ -156,6 +156,15 @@ def test_only_namespaces_that_ask_for_it(stage: Stage) -> None:
     assert set(stage.broker.roster._present) == {"quiet:1"}
 
 
+def test_nobody_is_present_in_the_channels_of_the_house() -> None:
+    roster = Roster()
+    everywhere = Namespaces({"*": Namespace(presence=True)})
+    presence = Presence(everywhere, roster, lambda *_: None, GRACE)
+    presence.enter("$ready", "", ["$ready", "room:1"], 0)
+    presence.leave("$ready", ["$ready"], 1)
+    assert set(roster._present) == {"room:1"}
+
+
 def test_anonymous_visitors_are_a_number(stage: Stage) -> None:
     watcher = stage.attach("watcher", "room:1")
     visitors = [stage.attach("0", "room:1", name="Mallory") for _ in range(3)]

@@ -393,6 +393,13 @@ def test_the_end_is_told_and_never_long(monkeypatch: pytest.MonkeyPatch) -> None
         hooks.close()
         wait_for(lambda: cms.said == [("node.stopped", None)])
         assert not hooks._sender._thread.is_alive()
+    with Cms(answer(500)) as cms:
+        hooks = Webhooks(cms.url, decode_secret(KEY), "0a1b2c", 3.0, Counter())
+        hooks.start()
+        hooks.tick(0)
+        wait_for(lambda: len(cms.requests) > 2)
+        hooks.close()
+        assert not hooks._sender._thread.is_alive()
     with Cms(drip) as cms:
         hooks = Webhooks(cms.url, decode_secret(KEY), "0a1b2c", 3.0, Counter())
         hooks.start()

@@ -112,7 +112,8 @@ def test_a_user_on_two_workers_is_one(make: Make) -> None:
         while told[-1].control != "leave":
             told.append(watcher.next())
         joined = [user for m in told if m.control == "join" for user in m.value["users"]]
-        assert joined == [{"user": "watcher"}, {"user": "42", "name": "Ann"}]
+        # Whether the watcher was live already when its own join was told, nobody can say.
+        assert [user for user in joined if user["user"] == "42"] == [{"user": "42", "name": "Ann"}]
         assert told[-1].value["users"] == [{"user": "42", "name": "Ann"}]
 
 
@@ -323,23 +324,24 @@ def played(act: str, setting: str = "") -> Iterator[subprocess.Popen[str]]:
 
 def test_a_worker_that_cannot_start_is_not_started_all_the_time() -> None:
     with played("return 1") as process:
-        time.sleep(2.5)
+        assert process.stdout is not None
+        times = [float(process.stdout.readline().split()[1]) for _ in range(8)]
         process.terminate()
-        out, err = process.communicate(timeout=10)
+        process.communicate(timeout=10)
     assert process.returncode == 0
-    # After 0.1, 0.2, 0.4, 0.8 and 1.6 seconds, two of them.
-    assert 6 <= out.count("start") <= 10, out
-    assert err.count("event=worker.ended") <= out.count("start")
+    # Two of them, each after 0.1, 0.2 and 0.4 seconds.
+    assert times[2] >= 0.1 and times[4] >= 0.3 and times[6] >= 0.7, times
 
 
 def test_a_steady_server_outlives_a_worker_that_is_refused() -> None:
     act = "time.sleep(0.6); return 2"
     with played(act, "workers.STEADY_SECONDS = 0.3") as process:
-        time.sleep(2)
-        assert process.poll() is None
+        assert process.stdout is not None
+        for _ in range(6):
+            assert process.stdout.readline().startswith("start")
         process.terminate()
-        out, _ = process.communicate(timeout=10)
-    assert process.returncode == 0 and out.count("start") >= 4
+        process.communicate(timeout=10)
+    assert process.returncode == 0
 
 
 def test_the_first_that_is_refused_ends_it() -> None:
@@ -349,7 +351,9 @@ def test_the_first_that_is_refused_ends_it() -> None:
 
 def test_a_worker_that_fails_is_no_second_parent() -> None:
     with played("raise ArithmeticError('a fault of the test')") as process:
-        time.sleep(0.5)
+        assert process.stdout is not None
+        for _ in range(4):
+            process.stdout.readline()
         process.terminate()
         _, err = process.communicate(timeout=10)
     assert "ArithmeticError: a fault of the test" in err
