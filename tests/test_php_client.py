@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -467,6 +468,113 @@ def test_processes_that_drain_at_once_send_nothing_twice(make_site: MakeSite) ->
     assert [value for value in data if value < 1000] == list(range(60))
     assert sorted(data) == [*range(60), 1000, 1001]
     assert len(sent) > 5
+
+
+# After the response
+
+
+def fpm() -> str | None:
+    """Debian has the version in the name of the program."""
+    found = sorted(Path("/usr/sbin").glob("php-fpm[0-9]*"))
+    return shutil.which("php-fpm") or (str(found[-1]) if found else None)
+
+
+@contextlib.contextmanager
+def workers(folder: Path, count: int) -> Iterator[Path]:
+    """Socket of a PHP-FPM with so many workers; what PHP logs is in ``folder/log``."""
+    program = fpm()
+    assert program is not None
+    address = folder / "fpm.sock"
+    (folder / "fpm.conf").write_text(
+        f"[global]\nerror_log = {folder}/log\n[www]\nlisten = {address}\npm = static\n"
+        f"pm.max_children = {count}\ncatch_workers_output = yes\n"
+        f"php_admin_value[session.save_path] = {folder}\n"
+        + ("user = root\n" if os.geteuid() == 0 else "")
+    )
+    arguments = ["--nodaemonize", "--fpm-config", str(folder / "fpm.conf")]
+    if os.geteuid() == 0:
+        arguments.append("--allow-to-run-as-root")
+    process = subprocess.Popen([program, *arguments], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(address))
+                break
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def fastcgi(address: Path, script: Path, cookie: str) -> tuple[bytes, float]:
+    """What a script answers, and after how many seconds its response was complete."""
+
+    def record(kind: int, content: bytes) -> bytes:
+        return struct.pack("!BBHHBx", 1, kind, 1, len(content), 0) + content
+
+    parameters = {
+        b"REQUEST_METHOD": b"GET",
+        b"SCRIPT_FILENAME": bytes(script),
+        b"HTTP_COOKIE": cookie.encode(),
+    }
+    pairs = b"".join(
+        struct.pack("!BB", len(name), len(value)) + name + value
+        for name, value in parameters.items()
+    )
+    begin = time.monotonic()
+    output = b""
+    with socket.socket(socket.AF_UNIX) as wire:
+        wire.settimeout(PATIENCE)
+        wire.connect(str(address))
+        wire.sendall(record(1, struct.pack("!HB5x", 1, 0)))
+        wire.sendall(record(4, pairs) + record(4, b"") + record(5, b""))
+        with wire.makefile("rb") as answer:
+            while head := answer.read(8):
+                _, kind, _, length, padding = struct.unpack("!BBHHBx", head)
+                content = answer.read(length + padding)[:length]
+                if kind == 3:  # the end of the request
+                    return output, time.monotonic() - begin
+                output += content
+    raise AssertionError(f"the response broke off: {output!r}")
+
+
+@pytest.mark.skipif(fpm() is None, reason="PHP-FPM is not installed (php-fpm)")
+def test_the_visitor_has_the_page_before_the_push_server_is_called(
+    tmp_path: Path, push: PushServer
+) -> None:
+    page = tmp_path / "page.php"
+    with listening(hang) as port, workers(tmp_path, 2) as address:
+        settings = {
+            **settings_of(push), "api": f"http://127.0.0.1:{port}", "spool": f"{tmp_path}/spool"
+        }
+        page.write_text(
+            f"""<?php
+            require '{ROOT}/cms_module/client/autoload.php';
+            session_start();
+            $client = PushServer\\Client::create(json_decode('{json.dumps(settings)}', true));
+            $client->publish('news', 1);
+            // What others do at the end still finds the session, and reaches the visitor.
+            register_shutdown_function(function () {{
+                $_SESSION['n'] = 1 + ($_SESSION['n'] ?? 0);
+                echo 'page ', $_SESSION['n'];
+            }});
+            """
+        )
+        # Two workers; both would be waiting for the push server, or for the session.
+        answers = [fastcgi(address, page, "PHPSESSID=visitor") for _ in range(2)]
+        assert [output[-6:] for output, _ in answers] == [b"page 1", b"page 2"]
+        assert max(seconds for _, seconds in answers) < TIMEOUT / 2
+        deadline = time.monotonic() + PATIENCE
+        while len(list(tmp_path.glob("spool/*.jsonl"))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        for _ in range(6):
+            assert fastcgi(address, page, "PHPSESSID=visitor")[1] < TIMEOUT / 2
+    assert (tmp_path / "log").read_text().count("push: The push server is away.") == 1
 
 
 # The connection test

@@ -277,6 +277,20 @@ final class CourierTest extends TestCase
         self::assertTrue($site->spool->isEmpty());
     }
 
+    public function testWhatIsPutAtTheLastMomentIsNotLeftBehind(): void
+    {
+        $site = new Setting(static fn () => Setting::refused());
+        $site->courier()->deliver([$site->command('a')]);
+        $site->endPause();
+        $site->calls = [];
+        $site->server = null;
+        $spool = $site->spool;
+        // Another process saw "a" wait, puts its own behind it, and does not get the lock.
+        $site->spool = new LatePut($spool, static fn () => $spool->put([$site->command('b')]));
+        self::assertNull($site->courier()->deliver([]));
+        self::assertSame([['a'], ['b']], $site->sent());
+    }
+
     public function testWithoutASpoolTheLossIsNamedOnce(): void
     {
         $site = new Setting(static fn () => Setting::refused());

@@ -42,7 +42,7 @@ final class Setting implements Transport
     /** @var list<string> */
     public array $lines = [];
     public float $now = 1_800_000_000.0;
-    public readonly Spool $spool;
+    public Spool $spool;
     public readonly Config $config;
 
     /**
