@@ -455,7 +455,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_broker, "TICK", 0.05)
     monkeypatch.setattr(redis_roster, "LEASE_SECONDS", 2.0)
     monkeypatch.setattr(redis_roster, "RENEW_SECONDS", 0.2)
-    monkeypatch.setattr(redis_roster, "CALM_SECONDS", 0.5)
+    monkeypatch.setattr(redis_roster, "CALM_SECONDS", 2.0)
 
 
 async def until(condition: Callable[[], Any], seconds: float = 8.0) -> None:
@@ -541,7 +541,7 @@ async def test_a_dead_node_is_taken_out(redis: RedisServer) -> None:
         await asyncio.sleep(0.3)
         assert len(await one.who()) == 500
         await until(lambda: len(one.said) == len(two.said) == 1000)
-        assert 1 < time.monotonic() - before < 6
+        assert 1 < time.monotonic() - before < 8
         assert set(await two.who()) == {"both"}
         assert ("leave", "both") not in one.said
         assert one.gone + two.gone == [dead.roster.node]
@@ -571,18 +571,29 @@ async def test_a_redis_that_forgets_or_stops(monkeypatch: pytest.MonkeyPatch) ->
         async with nodes(own, 2) as (one, two):
             one.enter("42", "Ann")
             two.enter("7")
-            await until(lambda: len(one.said) == len(two.said) == 2)
+            two.enter("stays")
+            await until(lambda: len(one.said) == len(two.said) == 3)
             own.cli("FLUSHALL")
-            await until(lambda: _same(one.who(), {"42": Member(1, "Ann"), "7": Member(1, "")}))
+            stays = {"stays": Member(1, "")}
+            both = {"42": Member(1, "Ann"), "7": Member(1, ""), **stays}
+            await until(lambda: _same(one.who(), both))
             # For longer than a lease; meanwhile somebody comes and somebody goes.
             own.freeze()
             one.enter("new")
             two.leave("7")
             await asyncio.sleep(2.5)
-            own.thaw()
-            await until(lambda: _same(one.who(), {"42": Member(1, "Ann"), "new": Member(1, "")}))
+            with pytest.MonkeyPatch.context() as patch:
+                # One of them is slow to come back: it is given the time.
+                patch.setattr(two.roster, "renew", lambda: asyncio.sleep(0))
+                own.thaw()
+                one.said.clear()
+                generation = one.roster._generation
+                await until(lambda: one.roster._generation != generation)
+                await asyncio.sleep(0.3)
+            both = {"42": Member(1, "Ann"), "new": Member(1, ""), **stays}
+            await until(lambda: _same(one.who(), both))
             await until(lambda: ("join", "new") in two.said and ("leave", "7") in one.said)
-            assert ("leave", "42") not in two.said, "the others had time to renew their lease"
+            assert ("leave", "stays") not in one.said
             assert one.gone == two.gone == []
 
 
