@@ -19,8 +19,11 @@ from test_brokers import in_loop
 from push_server.brokers import redis as redis_broker
 from push_server.brokers import redis_roster
 from push_server.brokers.redis import RedisBroker
+from push_server.brokers.redis_link import Call, ResponseError
+from push_server.brokers.redis_roster import RedisRoster
 from push_server.brokers.roster import Member, Roster
 from push_server.channels import Namespace, Namespaces
+from push_server.errors import Unavailable
 from push_server.presence import NAMED_PER_TICK, Presence, Roll
 from push_server.tokens import TokenKeys
 from push_server.wheel import TICK
@@ -578,16 +581,16 @@ async def test_a_redis_that_forgets_or_stops(monkeypatch: pytest.MonkeyPatch) ->
             both = {"42": Member(1, "Ann"), "7": Member(1, ""), **stays}
             await until(lambda: _same(one.who(), both))
             # For longer than a lease; meanwhile somebody comes and somebody goes.
-            own.freeze()
-            one.enter("new")
-            two.leave("7")
-            await asyncio.sleep(2.5)
             with pytest.MonkeyPatch.context() as patch:
                 # One of them is slow to come back: it is given the time.
                 patch.setattr(two.roster, "renew", lambda: asyncio.sleep(0))
-                own.thaw()
+                own.freeze()
+                one.enter("new")
+                two.leave("7")
+                await asyncio.sleep(2.5)
                 one.said.clear()
                 generation = one.roster._generation
+                own.thaw()
                 await until(lambda: one.roster._generation != generation)
                 await asyncio.sleep(0.3)
             both = {"42": Member(1, "Ann"), "new": Member(1, ""), **stays}
@@ -602,6 +605,46 @@ async def _same(found: Any, expected: Any) -> bool:
         return bool(await found == expected)
     except Exception:  # noqa: BLE001  # Redis may still be away
         return False
+
+
+class BrokenLink:
+    """Answers nothing, or an error, until it is repaired."""
+
+    up = True
+    generation = 1
+    failing: Any = Unavailable("broker_unavailable", "A fault of the test.")
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    async def ask(self, *commands: Any) -> list[Any]:
+        if isinstance(self.failing, Unavailable):
+            raise self.failing
+        if self.failing is not None:
+            return [self.failing] * len(commands)
+        calls = [command for command in commands if isinstance(command, Call)]
+        self.told += [(str(call.args[0]), str(call.args[2])) for call in calls]
+        return [0] * len(calls) or [0, []]
+
+
+@pytest.mark.parametrize("failing", [BrokenLink.failing, ResponseError("OOM")])
+@in_loop
+async def test_what_could_not_be_told_is_told_later(failing: Exception) -> None:
+    roster = RedisRoster(
+        "p:", "b:", time.time, announced=lambda _: True, dropped=lambda *_: None
+    )
+    roster.link = link = BrokenLink()  # type: ignore[assignment]
+    link.failing = failing
+    roster.present("room:1", "42", Member(1, "Ann"))
+    roster.present("room:1", "7", Member(1, ""))
+    await asyncio.sleep(0.01)
+    roster.present("room:1", "7", None)
+    await asyncio.sleep(0.01)
+    assert link.told == []
+    link.failing = None
+    await roster.renew()
+    await until(lambda: sorted(link.told) == [("42", "1 Ann"), ("7", "")])
+    await roster.close()
 
 
 GARBAGE = [
