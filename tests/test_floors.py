@@ -74,7 +74,7 @@ IMPORTERS: Mapping[str, str] = {
     "prometheus_client": "metrics",
     "redis": "brokers.redis_link",
     "requests": "calls",
-    "sqlite3": "brokers.sqlite_store",
+    "sqlite3": "brokers.sqlite_file",
     "urllib3": "calls",
     "waitress": "hijack",
 }

@@ -23,7 +23,7 @@ from push_server.brokers.windows import BUDGET, Windows
 from push_server.brokers.writer import Job, Placed, Writer
 from push_server.channels import Namespaces
 from push_server.errors import PushError
-from push_server.history import TRIMMED, ChannelLog, History
+from push_server.history import EPOCH, TRIMMED, ChannelLog, History
 from push_server.positions import Position
 from push_server.publications import Published, PublishRequest
 from push_server.revocations import Revocation
@@ -46,7 +46,9 @@ class SQLiteBroker(Broker):
         super().__init__(namespaces, deliver, revoked, clock)
         # Looked up each time: the namespaces may be replaced while the thread runs.
         self._writer = Writer(
-            store(path, lambda name: self.namespaces.of(name), clock), self._settle
+            store(path, lambda name: self.namespaces.of(name), clock),
+            self._settle,
+            self._renewed,
         )
         self._budget = budget
         self._claims = Claims()
@@ -81,8 +83,23 @@ class SQLiteBroker(Broker):
         for channel, publications in placed.items():
             self._hand_over(channel, publications)
 
+    def _renewed(self, opened: Opened) -> None:
+        """Go on with the log that has replaced a damaged one; nothing of it is known here yet."""
+        channels = list(self._windows.channels())
+        self._windows = Windows(opened.epoch, opened.heads, self._budget)
+        for channel in channels:
+            self.restarted(channel, EPOCH, self._windows.head(channel))
+
     async def read(self, since: Mapping[str, Position | None]) -> Mapping[str, History]:
         """Answer from memory where that suffices, and then without waiting; else load."""
+        while True:
+            windows = self._windows
+            histories = await self._read(since)
+            if windows is self._windows:
+                return histories
+            # The log was replaced meanwhile, and these are verdicts on the old one.
+
+    async def _read(self, since: Mapping[str, Position | None]) -> Mapping[str, History]:
         histories: dict[str, History] = {}
         short: list[str] = []
         for channel, position in since.items():

@@ -1,60 +1,45 @@
-"""The log on disk: one SQLite file, and all the SQL there is.
+"""The log on disk: what is written to and read from one SQLite file.
 
 Everything here runs on the writer's thread (`push_server.brokers.writer`), apart from the
-constructor. One connection in write-ahead mode with `synchronous = FULL`: a commit returns when
-it is on the disk. The file is locked for as long as it is open, so it belongs to one process at
-a time; that also rules out the corruption that SQLite before 3.51.3 risks when two connections
-write and checkpoint at once.
+constructor. How the file is opened, and what becomes of a damaged one, stands in
+`push_server.brokers.sqlite_file`.
 
 What a transaction changes is known only to the transaction until `commit` returns it, so one
 that fails leaves nothing to undo in memory.
 
-Imported by the SQLite broker; the only importer of sqlite3.
+Every row that an answer is made from is checked against its checksum. A damaged publication is
+a missing one: who has not seen it is told `reset`. Other damage, as soon as it is met, makes an
+end of the whole log.
+
+Imported by the SQLite broker.
 """
 
 import os
-import sqlite3
+import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from push_server import log
-from push_server.brokers.base import digest, id_conflict, new_epoch, remember_until
+from push_server.brokers.base import digest, id_conflict, remember_until
+from push_server.brokers.sqlite_file import (
+    UNREADABLE,
+    Connect,
+    Connection,
+    Damaged,
+    DatabaseFile,
+    Error,
+    checksum,
+    connect_sqlite,
+    is_damage,
+    is_full,
+)
 from push_server.brokers.writer import Placed
 from push_server.channels import Namespace
-from push_server.errors import BadInput, PushError, StorageFull, Unavailable
+from push_server.errors import PushError, StorageFull, Unavailable
 from push_server.history import ChannelLog
 from push_server.positions import START_TAG, Position, tag_of
 from push_server.publications import Publication, Published, PublishRequest
 from push_server.revocations import Revocation
-
-Connect = Callable[..., sqlite3.Connection]
-
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x70757368
-"""Marks the file as ours ("push"), so that no other program's database is ever changed."""
-
-SCHEMA = """
--- One epoch for the whole log.
-CREATE TABLE epoch (epoch INTEGER PRIMARY KEY);
--- The head of every channel ever published to; never deleted, or offsets would start again.
--- bytes: of all publications the channel ever had.
-CREATE TABLE channels (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
-    offset INTEGER NOT NULL, tag TEXT NOT NULL, bytes INTEGER NOT NULL);
--- The history, and before it at least one publication more, whose tag proves the oldest
--- position that can still be resumed from. before: the channel's bytes before this one.
-CREATE TABLE publications (channel INTEGER NOT NULL, offset INTEGER NOT NULL,
-    time REAL NOT NULL, before INTEGER NOT NULL, id TEXT NOT NULL, exclude TEXT,
-    json BLOB NOT NULL, PRIMARY KEY (channel, offset)) WITHOUT ROWID;
--- Publication ids in force, numbered in the order in which they can be forgotten.
-CREATE TABLE ids (number INTEGER PRIMARY KEY, channel INTEGER NOT NULL, id TEXT NOT NULL,
-    offset INTEGER NOT NULL, digest BLOB NOT NULL, expires REAL NOT NULL, UNIQUE (id, channel));
-CREATE TABLE revocations (kind TEXT NOT NULL, value TEXT NOT NULL, before REAL NOT NULL,
-    expires REAL NOT NULL, PRIMARY KEY (kind, value)) WITHOUT ROWID;
-CREATE TABLE claims (key TEXT PRIMARY KEY, expires REAL NOT NULL) WITHOUT ROWID;
-"""
-
-LOCK_SECONDS = 1.0
-"""How long to wait for a process that is just letting go of the file."""
 
 TRIM_EVERY = 32
 """A channel's history is trimmed on disk when its offset passes a multiple of this."""
@@ -64,6 +49,9 @@ FORGET_LIMIT = 2_000
 
 SWEEP_LIMIT = 50
 """Channels looked at in one go for publications that only grew too old."""
+
+RENEW_SECONDS = 10.0
+"""Between attempts to replace a damaged file: each may leave one behind."""
 
 LOW_WATER = 64 * 1024 * 1024
 """Publishing stops below this much free space (or 5 % of a small disk). A disk that is quite
@@ -90,6 +78,11 @@ class _Head:
         self.start = self.offset
         self.keep = keep
 
+    @property
+    def checksum(self) -> int:
+        """The checksum of the channel's row as it is to be written."""
+        return checksum(self.number, self.name, self.offset, self.tag, self.bytes)
+
 
 class SQLiteStore:
     """The log on disk. Everything here runs on the writer's thread."""
@@ -99,15 +92,15 @@ class SQLiteStore:
         path: str,
         keep: Callable[[str], Namespace],
         clock: Callable[[], float],
-        connect: Connect = sqlite3.connect,
+        connect: Connect = connect_sqlite,
     ) -> None:
-        # Absolute also because ":memory:" and "" mean something else to SQLite.
-        self.path = os.path.abspath(path)
+        self._file = DatabaseFile(path, clock, connect)
+        self.path = self._file.path
         self._keep = keep
         self._clock = clock
-        self._connect = connect
-        self._db: sqlite3.Connection | None = None
         self._epoch = 0
+        self._total = 0
+        """Publications the log ever had."""
         self._now = 0.0
         self._heads: dict[str, _Head] = {}
         self._placed: dict[str, list[Publication]] = {}
@@ -116,99 +109,73 @@ class SQLiteStore:
         self._low = False
         self._failing = False
         """Whether the last transaction failed; a disk that stays full is logged once."""
+        self._damage: Exception | None = None
+        """What was found to be damaged since the file was opened."""
+        self._renew_after = 0.0
 
     @property
-    def db(self) -> sqlite3.Connection:
+    def db(self) -> Connection:
         """The connection; there is one between `open` and `close`."""
-        assert self._db is not None
-        return self._db
+        return self._file.db
 
     # Opening and closing.
 
     def open(self) -> Opened:
-        """Lock the file, make the tables if it is new, and read what memory must know."""
-        self._make_file()
-        try:
-            self._db = self._connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)
-            self._lock()
-            return self._load_all()
-        except sqlite3.OperationalError as error:
-            if _primary_code(error) == sqlite3.SQLITE_BUSY:
-                raise self._unusable(
-                    "another process uses this file; stop it or name another file"
-                ) from error
-            raise self._unusable(f"SQLite cannot open it ({error})") from error
-        except sqlite3.DatabaseError as error:
-            raise self._unusable(
-                f"the file is damaged or no database ({error}); move it away to begin a new log"
-            ) from error
+        """Lock the file and read what memory must know; a damaged one is replaced by a new one.
 
-    def _make_file(self) -> None:
-        folder = os.path.dirname(self.path)
-        if not os.path.isdir(folder):
-            raise self._unusable(f"there is no folder {folder}; make it or name another file")
-        try:
-            # Readable by nobody else: the log holds private messages.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise self._unusable(f"cannot write the file ({error.strerror})") from error
+        Raises `BadInput` for a file that cannot be used and is not to be replaced.
+        """
+        error: Exception | None = None
+        for _ in range(2):
+            try:
+                if self._damage is not None:
+                    self._file.set_aside(self._damage)
+                    self._damage = None
+                self._file.open()
+                return self._load_all()
+            except (Error, OSError, *UNREADABLE) as failure:
+                refusal = self._file.refusal(failure)
+                if refusal is not None:
+                    raise refusal from failure
+                error = self._damage = failure
+        assert error is not None
+        raise self._file.unusable_anew(error) from error
 
-    def _lock(self) -> None:
-        db = self.db
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        (owner,) = db.execute("PRAGMA application_id").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and owner != APPLICATION_ID:
-            raise self._unusable("the file is the database of another program")
-        if version > SCHEMA_VERSION:
-            raise self._unusable("a newer push server wrote the file; run that one")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA cache_size = -16384")
-        # 16 MB between checkpoints: each page is folded into the file once for many commits.
-        db.execute("PRAGMA wal_autocheckpoint = 4000")
-        db.execute("BEGIN EXCLUSIVE")
-        if not tables:
-            for statement in SCHEMA.split(";\n"):
-                db.execute(statement)
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            db.execute("INSERT INTO epoch VALUES (?)", (new_epoch(self._clock()),))
-        db.execute("COMMIT")
+    def renew(self) -> Opened | None:
+        """Replace the file if it was found damaged; if that fails, try again after a while."""
+        if (self._damage is None and self._file.is_open) or time.monotonic() < self._renew_after:
+            return None
+        try:
+            return self.open()
+        except PushError as error:
+            log.error("storage.renew_failed", reason=error.message)
+            if self._damage is None:  # the old file is out of the way already
+                self._file.close()
+            self._renew_after = time.monotonic() + RENEW_SECONDS
+            return None
 
     def _load_all(self) -> Opened:
-        db, now = self.db, self._clock()
-        (self._epoch,) = db.execute("SELECT epoch FROM epoch").fetchone()
-        epoch = self._epoch
-        heads = {
-            name: Position(epoch, offset, tag)
-            for name, offset, tag in db.execute("SELECT name, offset, tag FROM channels")
-        }
-        revocations = db.execute(
-            "SELECT kind, value, before, expires FROM revocations WHERE expires > ?", (now,)
-        )
-        claims = db.execute(
-            "SELECT key, expires FROM claims WHERE expires > ? ORDER BY expires", (now,)
-        )
-        return Opened(epoch, heads, [Revocation(*row) for row in revocations], claims.fetchall())
+        rows = self.db.execute("SELECT name, number, offset, tag, bytes, checksum FROM channels")
+        ends: dict[str, tuple[int, str]] = {}
+        for name, *fields, check in rows:
+            _, offset, tag, _ = _sound_head(name, fields, check)
+            ends[name] = offset, tag
+        self._total = sum(offset for offset, _ in ends.values())
+        epoch = self._epoch = self._file.epoch(self._total)
+        heads = {name: Position(epoch, offset, tag) for name, (offset, tag) in ends.items()}
+        now = self._clock()
+        return Opened(epoch, heads, self._file.revocations(now), self._file.claims(now))
 
     def close(self) -> None:
-        """Let go of the file, after folding the write-ahead log into it."""
-        if self._db is not None:
-            try:
-                self._db.close()
-            except sqlite3.Error:
-                log.error("storage.close_failed")
-            self._db = None
-
-    def _unusable(self, reason: str) -> BadInput:
-        return BadInput("broker_unusable", f'broker = "sqlite:{self.path}": {reason}.')
+        """Let go of the file."""
+        self._file.close()
 
     # One transaction.
 
     def begin(self) -> None:
         """Start a transaction."""
+        if self._damage is not None:
+            raise self._damage  # It could not be replaced yet.
         self._now = self._clock()
         self._check_space()
         self.db.execute("BEGIN IMMEDIATE")
@@ -224,12 +191,11 @@ class SQLiteStore:
         offset = head.offset + 1
         data_digest = digest(request.data)
         expires = remember_until(self._now, head.keep)
-        entry = (head.number, request.id, offset, data_digest, expires)
-        insert = "INSERT INTO ids VALUES (NULL, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        fields = (head.number, request.id, offset, data_digest, expires)
+        entry = (*fields, checksum(*fields))
+        insert = "INSERT INTO ids VALUES (NULL, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
         if not self.db.execute(insert, entry).rowcount:
-            seen, seen_digest, seen_expires = self.db.execute(
-                "SELECT offset, digest, expires FROM ids WHERE channel = ? AND id = ?", entry[:2]
-            ).fetchone()
+            seen, seen_digest, seen_expires = self._seen(head.number, request.id)
             if seen_expires > self._now:
                 if seen_digest != data_digest:
                     return id_conflict(request)
@@ -237,17 +203,10 @@ class SQLiteStore:
             self.db.execute("DELETE FROM ids WHERE channel = ? AND id = ?", entry[:2])
             self.db.execute(insert, entry)
         publication = Publication.place(request, self._epoch, offset, self._now)
+        row = (head.number, offset, self._now, head.bytes, request.id, request.exclude)
         self.db.execute(
-            "INSERT INTO publications VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                head.number,
-                offset,
-                self._now,
-                head.bytes,
-                request.id,
-                request.exclude,
-                publication.json,
-            ),
+            "INSERT INTO publications VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row, publication.json, checksum(*row, data=publication.json)),
         )
         head.offset = offset
         head.tag = publication.position.tag
@@ -255,17 +214,37 @@ class SQLiteStore:
         self._placed.setdefault(head.name, []).append(publication)
         return Published(request.channel, self._epoch, offset, request.id, False)
 
-    def _load_head(self, channel: str) -> _Head:
+    def _seen(self, number: int, publication_id: str) -> tuple[int, bytes, float]:
+        """The offset and digest of an id that is in force, and until when it is."""
         row = self.db.execute(
-            "SELECT number, offset, tag, bytes FROM channels WHERE name = ?", (channel,)
+            "SELECT offset, digest, expires, checksum FROM ids WHERE channel = ? AND id = ?",
+            (number, publication_id),
         ).fetchone()
+        if row is None or row[3] != checksum(number, publication_id, *row[:3]):
+            raise Damaged("an id is not what was written")
+        seen: tuple[int, bytes, float] = row[:3]
+        return seen
+
+    def _load_head(self, channel: str) -> _Head:
+        row = self._head_row(channel)
         if row is None:
             number = self.db.execute(
-                "INSERT INTO channels VALUES (NULL, ?, 0, ?, 0)", (channel, START_TAG)
+                "INSERT INTO channels VALUES (NULL, ?, 0, ?, 0, 0)", (channel, START_TAG)
             ).lastrowid
+            assert number is not None
             row = (number, 0, START_TAG, 0)
         head = self._heads[channel] = _Head(channel, row, self._keep(channel))
         return head
+
+    def _head_row(self, channel: str) -> tuple[int, int, str, int] | None:
+        """Number, offset, tag and bytes of a channel that was published to."""
+        row = self.db.execute(
+            "SELECT number, offset, tag, bytes, checksum FROM channels WHERE name = ?", (channel,)
+        ).fetchone()
+        if row is None:
+            return None
+        *fields, check = row
+        return _sound_head(channel, fields, check)
 
     def claim(self, key: str, expires: float) -> None:
         """Remember a claim."""
@@ -285,12 +264,15 @@ class SQLiteStore:
             if head.offset == head.start:
                 continue
             self.db.execute(
-                "UPDATE channels SET offset = ?, tag = ?, bytes = ? WHERE number = ?",
-                (head.offset, head.tag, head.bytes, head.number),
+                "UPDATE channels SET offset = ?, tag = ?, bytes = ?, checksum = ? "
+                "WHERE number = ?",
+                (head.offset, head.tag, head.bytes, head.checksum, head.number),
             )
             if head.offset // TRIM_EVERY != head.start // TRIM_EVERY:
                 self._trim(head, TRIM_EVERY + head.offset - head.start)
         self.db.execute("COMMIT")
+        self._total += sum(map(len, self._placed.values()))
+        self._file.mark.write(self._epoch, self._total)
         if self._failing:
             log.info("storage.recovered")
             self._failing = False
@@ -303,9 +285,9 @@ class SQLiteStore:
         self._forget_round()
         try:
             # SQLite has undone some errors by itself.
-            if self.db.in_transaction:
+            if self._file.is_open and self.db.in_transaction:
                 self.db.execute("ROLLBACK")
-        except sqlite3.Error:
+        except Error:
             log.error("storage.rollback_failed")
 
     def _forget_round(self) -> None:
@@ -316,10 +298,12 @@ class SQLiteStore:
         """The answer to those whose job met this error."""
         if isinstance(error, PushError):
             return error
-        if not self._failing:
+        if is_damage(error):
+            self._damage = error
+        elif not self._failing:
             log.error("storage.failed", reason=getattr(error, "sqlite_errorname", "internal"))
         self._failing = True
-        if _primary_code(error) == sqlite3.SQLITE_FULL:
+        if is_full(error):
             return _FULL
         return Unavailable("storage_error", "The log cannot be written or read.", retry_after=1)
 
@@ -338,22 +322,24 @@ class SQLiteStore:
     def load(self, channel: str) -> ChannelLog:
         """All the history that is to be kept of a channel, newest first until there is more."""
         now, keep = self._clock(), self._keep(channel)
-        row = self.db.execute(
-            "SELECT number, offset, tag, bytes FROM channels WHERE name = ?", (channel,)
-        ).fetchone()
+        row = self._head_row(channel)
         if row is None:
             return ChannelLog(Position(self._epoch, 0, START_TAG))
         head = _Head(channel, row, keep)
         floor: Position | None = None
         kept: list[Publication] = []
         rows = self.db.execute(
-            "SELECT offset, time, before, id, exclude, json FROM publications "
+            "SELECT offset, time, before, id, exclude, json, checksum FROM publications "
             "WHERE channel = ? ORDER BY offset DESC",
             (head.number,),
         )
-        for offset, accepted, before, publication_id, exclude, json in rows:
+        for *fields, json, check in rows:
+            offset, accepted, before, publication_id, exclude = fields
             if offset != head.offset - len(kept):
                 break  # A row is missing: what lies before it proves nothing.
+            if not isinstance(json, bytes) or check != checksum(head.number, *fields, data=json):
+                log.warn("storage.row_damaged", channel=channel, offset=offset)
+                break  # As good as missing.
             position = Position(self._epoch, offset, tag_of(publication_id))
             if _is_over(head, keep, now, offset, accepted, before):
                 floor = position
@@ -383,6 +369,8 @@ class SQLiteStore:
             (head.number, limit + 1),
         )
         for offset, accepted, before in rows:
+            if not isinstance(accepted, float) or not isinstance(before, int):
+                raise Damaged(f"a publication of channel {head.number} is not what was written")
             if not _is_over(head, head.keep, self._now, offset, accepted, before):
                 break
             first, anchor = first or offset, offset
@@ -396,6 +384,8 @@ class SQLiteStore:
 
     def tidy(self) -> None:
         """Forget a bounded number of ids and publications that have expired."""
+        if self._damage is not None or not self._file.is_open:
+            return
         self._now = now = self._clock()
         try:
             self.db.execute("BEGIN")
@@ -410,17 +400,21 @@ class SQLiteStore:
             self.db.execute("DELETE FROM revocations WHERE expires <= ?", (now,))
             self._sweep()
             self.db.execute("COMMIT")
-        except sqlite3.Error:
-            log.error("storage.tidy_failed")
+        except (Error, *UNREADABLE) as error:
+            if is_damage(error):
+                self._damage = error
+            else:
+                log.error("storage.tidy_failed")
             self.rollback()
 
     def _sweep(self) -> None:
         rows = self.db.execute(
-            "SELECT name, number, offset, tag, bytes FROM channels WHERE number > ? "
+            "SELECT name, number, offset, tag, bytes, checksum FROM channels WHERE number > ? "
             "ORDER BY number LIMIT ?",
             (self._swept, SWEEP_LIMIT),
         ).fetchall()
-        for name, *row in rows:
+        for name, *fields, check in rows:
+            row = _sound_head(name, fields, check)
             self._trim(_Head(name, row, self._keep(name)), 4 * TRIM_EVERY)
         self._swept = rows[-1][1] if len(rows) == SWEEP_LIMIT else 0
 
@@ -428,9 +422,12 @@ class SQLiteStore:
 _FULL = StorageFull("storage_full", "The disk that holds the log has no room; nothing was stored.")
 
 
-def _primary_code(error: Exception) -> int:
-    """SQLite's error code without the detail in its upper bits; 0 for another's error."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+def _sound_head(name: str, fields: Sequence[Any], check: int) -> tuple[int, int, str, int]:
+    """Number, offset, tag and bytes of a channel, as they were written; else `Damaged`."""
+    number, offset, tag, size = fields
+    if check != checksum(number, name, offset, tag, size):
+        raise Damaged(f"the head of channel {number} is not what was written")
+    return number, offset, tag, size
 
 
 def _is_over(

@@ -8,7 +8,7 @@ Only the event loop calls this. Imported by the brokers for SQLite and for Redis
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from push_server.channels import Namespace
 from push_server.history import ChannelLog
@@ -72,6 +72,10 @@ class Windows:
     def head(self, channel: str) -> Position:
         """Where a channel stands."""
         return self._heads.get(channel, self._origin)
+
+    def channels(self) -> Iterable[str]:
+        """The channels whose head is known."""
+        return self._heads.keys()
 
     def forget(self, channel: str) -> None:
         """Know nothing of a channel any more."""

@@ -6,9 +6,9 @@ what was placed (to be delivered), then the answers. Reading jobs come after the
 that they never show what might still be undone, and a few at a time, so that ten thousand
 clients coming back after a restart do not hold up the publishers.
 
-Rule 1: the store is touched on this thread only. Rule 2: `settle` and `done` run on the loop
-only, in the order of the rounds. Rule 3: no job is left without an answer; a round that fails
-is undone as a whole and answered with one error.
+Rule 1: the store is touched on this thread only. Rule 2: `settle`, `done` and `renewed` run on
+the loop only, in the order of the rounds. Rule 3: no job is left without an answer; a round that
+fails is undone as a whole and answered with one error.
 
 Imported by the SQLite broker.
 """
@@ -59,6 +59,9 @@ class Store(Protocol):
     def failure(self, error: Exception) -> PushError:
         """The answer to those whose job met this error."""
 
+    def renew(self) -> Any | None:
+        """If it is damaged, begin anew; then what `open` returns. Called often; never raises."""
+
     def close(self) -> None:
         """Let go of it."""
 
@@ -79,9 +82,12 @@ class Job:
 class Writer:
     """Runs jobs on a store of its own, in the order given."""
 
-    def __init__(self, store: Store, settle: Callable[[Placed], None]) -> None:
+    def __init__(
+        self, store: Store, settle: Callable[[Placed], None], renewed: Callable[[Any], None]
+    ) -> None:
         self._store = store
         self._settle = settle
+        self._renewed = renewed  # called after a damaged store has begun anew
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._reads: deque[Job] = deque()
         self._stopping = False
@@ -144,6 +150,7 @@ class Writer:
             if time.monotonic() - tidied >= TIDY_SECONDS:
                 self._store.tidy()
                 tidied = time.monotonic()
+            self._renew()
         self._store.close()
         self._post(lambda: _resolve(self._ended, None))
 
@@ -191,6 +198,11 @@ class Writer:
             except Exception as error:  # noqa: BLE001 - each has its own answer
                 values.append(self._store.failure(error))
         self._post(lambda: self._finish({}, jobs, values))
+
+    def _renew(self) -> None:
+        renewed = self._store.renew()
+        if renewed is not None:
+            self._post(lambda: self._renewed(renewed))
 
     def _finish(self, placed: Placed, jobs: list[Job], values: list[Any]) -> None:
         try:
