@@ -296,7 +296,7 @@ started = time.monotonic()
 {setting}
 
 def serve(settings, config_path, inherited):
-    print("start", round(time.monotonic() - started, 3), flush=True)
+    os.write(1, b"start %.3f\\n" % (time.monotonic() - started))  # in one piece
     {act}
 
 anywhere = Address("127.0.0.1", 0)
