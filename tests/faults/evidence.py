@@ -39,7 +39,9 @@ class Ack(NamedTuple):
 class Message:
     """What its publisher knows of a publication."""
 
-    sha: str
+    shas: set[str]
+    """More than one where an id was used again for something else: after a loss, which took the
+    memory of ids with it, the second may be the one that is stored."""
     sent: float
     first_try: float
     tries: int = 0
@@ -124,7 +126,8 @@ class Known:
             if kind == "try":
                 message = self.messages.get(name)
                 if message is None:
-                    message = self.messages[name] = Message(row["sha"], row["sent"], at)
+                    message = self.messages[name] = Message(set(), row["sent"], at)
+                message.shas.add(row["sha"])
                 message.tries += 1
                 continue
             message = self.messages[name]
