@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from faults.evidence import Known, Session
+from faults.evidence import Known, Session, tag_of
 from faults.logs import ChannelLogs, Logs, Row, load
 from faults.rules import RULES, Seen
 
@@ -87,7 +87,7 @@ def _session_of(row: Row, known: Known) -> Session:
     session = known.sessions.get(row["session"])
     if session is None:
         session = known.sessions[row["session"]] = Session(row["session"], row["user"])
-        session.last_at = row["at"]
+        session.moved_at = row["at"]
     return session
 
 
@@ -99,7 +99,6 @@ def _follow(row: Row, session: Session, known: Known) -> None:
         place = (row["epoch"], row["offset"])
         session.place = [*place, row["tag"]]
         session.last = max(session.last or place, place)
-        session.last_at = row["at"]
         if row["id"] == known.run["marker"] and session.marked is None:
             session.marked = row["at"]
     elif kind == "hello":
@@ -107,16 +106,24 @@ def _follow(row: Row, session: Session, known: Known) -> None:
         session.asked = row["since"] is not None
         session.hello_at, session.again = row["at"], 0
         if not session.asked:
-            session.place, session.last_at = row["place"], row["at"]
+            _begin_at(row, session, known)
     elif kind == "recovered":
         session.place, session.since = session.opened, None
-        session.asked, session.last_at = False, row["at"]
+        session.asked = False
     elif kind == "reset":
-        session.place, session.since = row["place"], None
-        session.asked, session.last_at = False, row["at"]
+        session.asked, session.since = False, None
         session.last = (row["place"][0], row["place"][1])
+        _begin_at(row, session, known)
     elif kind == "end":
         session.ended = True
+
+
+def _begin_at(row: Row, session: Session, known: Known) -> None:
+    """Take the server's word for where the channel stands."""
+    session.place, session.moved_at = row["place"], row["at"]
+    # Whoever begins behind the last publication has nothing to wait for.
+    if row["place"][2] == tag_of(known.run["marker"]) and session.marked is None:
+        session.marked = row["at"]
 
 
 def check(logs: Logs) -> Verdict:

@@ -59,14 +59,14 @@ def publication_of(value: Row, owner: "re.Match[bytes] | None") -> Got:
 
 
 @lru_cache(maxsize=4096)
-def channel_key(channel: str) -> str:
-    """What stands for a channel in a cursor."""
-    return urlsafe_b64encode(sha256(channel.encode()).digest())[:6].decode()
+def short_hash(text: str) -> str:
+    """What stands for a channel, and as a tag for an id, in a cursor."""
+    return urlsafe_b64encode(sha256(text.encode()).digest())[:6].decode()
 
 
 def place_in(cursor: str, channel: str) -> list[Any] | None:
     """[epoch, offset, tag] of a channel in a cursor."""
-    start = cursor.find(f"~{channel_key(channel)}.")
+    start = cursor.find(f"~{short_hash(channel)}.")
     if start < 0:
         return None
     end = cursor.find("~", start + 1)

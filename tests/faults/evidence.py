@@ -82,7 +82,9 @@ class Session:
     its client has been told nothing."""
     last: Place | None = None
     """The furthest it has come."""
-    last_at: float = 0.0
+    moved_at: float = 0.0
+    """When it was last told where to begin. Each loss moves it once; a node may notice the loss
+    of a quiet channel late, having lost nothing that anybody waits for."""
     hello_at: float = 0.0
     allowed_until: float = float("inf")
     """When the connection's token has been revoked, and everybody must have heard of it."""
@@ -175,7 +177,7 @@ class Known:
         return float(until)
 
     def lost_since(self, begin: float, end: float) -> bool:
-        """Whether a fault that destroys may have come after what was received at `begin`.
+        """Whether a fault that destroys may have come after what a session was told at `begin`.
 
         What is received late was sent early: a fault that held bytes up moves the beginning back.
         """

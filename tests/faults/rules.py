@@ -35,7 +35,9 @@ def durable(known: Known) -> Iterator[str]:
 
 def _not_durable(known: Known, starts: list[float], name: str, ack: Ack) -> str | None:
     covered = False
-    for one in known.passes[bisect_left(starts, ack.at) :]:
+    # Another node than the one that acknowledged may be a moment behind.
+    seen_from = ack.at + known.run["bounds"]["behind"]
+    for one in known.passes[bisect_left(starts, seen_from) :]:
         if one.epoch != ack.epoch:
             if covered:
                 break
@@ -231,7 +233,7 @@ def honest_reset(row: Row, session: Session, known: Known) -> Iterator[str]:
     """A reset has a cause: a fault that destroys, or a client away beyond the retention."""
     reason, place = row["reason"], row["place"]
     known.counts[f"resets: {reason}"] += 1
-    if known.lost_since(session.last_at, row["at"]):
+    if known.lost_since(session.moved_at, row["at"]):
         return
     since = session.since or session.place
     if (

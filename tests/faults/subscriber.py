@@ -30,6 +30,7 @@ from faults.clients import (
     place_in,
     read_answer,
     read_head,
+    short_hash,
 )
 from faults.logs import CANARY, Row, Writer
 
@@ -268,6 +269,7 @@ class Session:
             for channel in message["channels"]:
                 place = place_in(message["cursor"], channel)
                 self._log(channel, "reset", reason=message["reason"], place=place)
+                self._begin_at(channel, place)
         elif kind == "reconnect":
             self.wait = message["delay"] / 1000
         elif kind == "revoked":
@@ -282,16 +284,25 @@ class Session:
                 # It asked for what is another's, and got it.
                 self._log(channel, "begin", user=self.user, transport=self.transport)
                 self.channels.append(channel)
+            since = place_in(self._asked_from, channel) if self._asked_from else None
+            # Not the cursor behind the message: a poll's is that of its whole answer.
+            place = place_in(message["cursor"], channel)
             self._log(
                 channel,
                 "hello",
                 conn=self.conn,
-                since=place_in(self._asked_from, channel) if self._asked_from else None,
-                # Not the cursor behind the message: a poll's is that of its whole answer.
-                place=place_in(message["cursor"], channel),
+                since=since,
+                place=place,
                 at=self.opened_at,
                 **self.token,
             )
+            if since is None:
+                self._begin_at(channel, place)
+
+    def _begin_at(self, channel: str, place: list[Any] | None) -> None:
+        """Whoever begins behind the last publication has nothing to wait for."""
+        if place is not None and place[2] == short_hash(self.crowd.marker):
+            self.marked.add(channel)
 
     def _got(self, got: Got, cursor: str) -> None:
         crowd = self.crowd
