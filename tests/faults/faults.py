@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from resource import RLIMIT_NOFILE, prlimit
-from secrets import token_hex, token_urlsafe
+from secrets import token_urlsafe
 from typing import TYPE_CHECKING, NamedTuple
 
 from faults import redis_faults
@@ -227,31 +227,22 @@ def disk_full(rig: "Rig", chance: Random) -> Row:
 
 
 def damage(rig: "Rig", chance: Random) -> Row:
-    """The log is destroyed while the server is down; it begins anew, and says so."""
+    """The log, or its end, is destroyed while the server is down; what is left says so."""
     node = rig.nodes[0]
     node.kill()
-    how = chance.choice(("header", "half", "gone"))
+    how = chance.choice(("header", "half", "gone", "end"))
+    # What was committed last stands beside the file until it is folded into it.
     for side in ("-wal", "-shm"):
         Path(f"{node.database}{side}").unlink(missing_ok=True)
     if how == "gone":
         node.database.unlink()
     elif how == "half":
         os.truncate(node.database, node.database.stat().st_size // 8192 * 4096)
-    else:
+    elif how == "header":
         with node.database.open("r+b") as file:
             file.write(chance.randbytes(4096))
-    moved = False
-    try:
-        node.start()
-    except AssertionError:
-        # It refused to serve a damaged log, so whoever operates it moves the log away.
-        moved = True
-        rig.reap(node)
-        node.database.rename(node.database.with_name(f"damaged-{token_hex(3)}.db"))
-        for side in ("-wal", "-shm"):
-            Path(f"{node.database}{side}").unlink(missing_ok=True)
-        node.start()
-    return {"node": node.name, "how": how, "moved by hand": moved}
+    node.start()
+    return {"node": node.name, "how": how}
 
 
 # To the network and the clients

@@ -217,11 +217,6 @@ class Rig:
             thread.join()
         return sum(answers)
 
-    def reap(self, node: Node) -> None:
-        """Make sure that a node that did not start is gone."""
-        if node.alive:
-            node.kill()
-
     def revoke(self, by: str, picked: Row) -> None:
         """Revoke, until it is acknowledged, and log it."""
         value = picked[by]
