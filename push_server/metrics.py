@@ -5,7 +5,6 @@ plain integers, and a scrape turns them into the text format. Labels never hold 
 channel or an address. The only importer of prometheus_client.
 """
 
-import time
 from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -41,7 +40,6 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._numbers: Mapping[str, int] = {}
-        self._started = time.time()
         ProcessCollector(registry=self._registry)
         self._registry.register(self)
 
