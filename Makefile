@@ -31,8 +31,9 @@ test: need-test check ## check everything and run all tests
 check: $(VENV)/testing ## style, types and syntax of all languages
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy --no-error-summary
-	$(BIN)/mypy --no-error-summary tests/browser/*.py
+	$(BIN)/mypy --no-error-summary tests/browser/*.py tools/copies
 	@tools/syntax
+	@$(BIN)/python tools/copies --check
 
 bench: need-bench $(VENV)/runtime ## compare with Nchan and a bare C relay, into bench/results/
 	$(BIN)/python -m bench $(ARGS)

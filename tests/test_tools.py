@@ -1,4 +1,4 @@
-"""The scripts in ``tools/``: what they say on a machine where something is missing."""
+"""The scripts in ``tools/``: what they say where something is missing, broken or not the same."""
 
 import os
 import shutil
@@ -116,3 +116,57 @@ def test_syntax_finds_a_broken_file(tmp_path: Path, name: str, source: str) -> N
     bad = check()
     assert bad.returncode == 1
     assert name in bad.stderr
+
+
+def copies(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, TOOLS / "copies", *arguments],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=30,
+    )
+
+
+def test_copies_in_the_cms_modules_are_like_their_sources() -> None:
+    done = copies(ROOT, "--check")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    browser, php = ROOT / "push_server/browser", ROOT / "cms_module/client/src"
+    for module, assets in (("drupal", "js"), ("wordpress", "assets")):
+        copy = ROOT / "cms_module" / module
+        assert (copy / assets / "push.js").read_bytes() == (browser / "push.js").read_bytes()
+        assert {path.name for path in (copy / "lib/client/src").iterdir()} == {
+            path.name for path in php.iterdir()
+        }
+
+
+def test_copies_finds_what_was_edited_added_and_taken_away(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "cms_module", tmp_path / "cms_module")
+    (tmp_path / "push_server/browser").mkdir(parents=True)
+    shutil.copy(ROOT / "push_server/browser/push.js", tmp_path / "push_server/browser")
+    drupal, wordpress = tmp_path / "cms_module/drupal", tmp_path / "cms_module/wordpress"
+    (drupal / "js/push.js").write_text("edited")
+    (drupal / "lib/client/src/Added.php").write_text("<?php\n")
+    (wordpress / "lib/client/src/Client.php").unlink()
+    (wordpress / "lib/client/LICENSE").unlink()
+    own = wordpress / "assets/own.js"
+    own.write_text("of the module itself")
+
+    checked = copies(tmp_path, "--check")
+    assert checked.returncode == 1
+    assert [line.split()[0] for line in checked.stderr.splitlines()] == [
+        "cms_module/drupal/js/push.js",
+        "cms_module/drupal/lib/client/src/Added.php",
+        "cms_module/wordpress/lib/client/LICENSE",
+        "cms_module/wordpress/lib/client/src/Client.php",
+    ]
+    assert (drupal / "js/push.js").read_text() == "edited"
+
+    assert copies(tmp_path).returncode == 0
+    assert copies(tmp_path, "--check").returncode == 0
+    assert not (drupal / "lib/client/src/Added.php").exists()
+    assert own.read_text() == "of the module itself"
+
+
+def test_copies_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    assert copies(ROOT, "--force").returncode == 2
+    elsewhere = copies(tmp_path)
+    assert elsewhere.returncode == 2
+    assert "at the top of the checkout" in elsewhere.stderr

@@ -22,18 +22,22 @@ if TYPE_CHECKING:
 
 COOKIE = "linden_session"
 
-STATIC = {
-    "site.css": "text/css; charset=utf-8",
-    "notifications.css": "text/css; charset=utf-8",
-    "site.js": "text/javascript; charset=utf-8",
-    "notifications.js": "text/javascript; charset=utf-8",
-    "chat.js": "text/javascript; charset=utf-8",
-    "whiteboard.js": "text/javascript; charset=utf-8",
-    "deck.js": "text/javascript; charset=utf-8",
-    "slideshow.js": "text/javascript; charset=utf-8",
-    "status.js": "text/javascript; charset=utf-8",
-    "icon.svg": "image/svg+xml",
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
+STATIC = FOLDER / "static"
+COMPONENT = FOLDER.parent / "notifications"
+"""The bell and its list, which the CMS modules have, too."""
+
+FILES = {
+    path.name: path
+    for folder in (STATIC, COMPONENT)
+    for path in folder.iterdir()
+    if path.suffix in TYPES
+}
+"""What is under /static/, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +150,10 @@ class Door(ABC):
         return fields
 
     def _static(self, name: str) -> Answer:
-        if name not in STATIC:
+        path = FILES.get(name)
+        if path is None:
             raise Refused(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
-        return Answer((FOLDER / "static" / name).read_bytes(), STATIC[name])
+        return Answer(path.read_bytes(), TYPES[path.suffix])
 
     def _refusal(self, request: Request, refused: Refused) -> Answer:
         if request.wants_json:

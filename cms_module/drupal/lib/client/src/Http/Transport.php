@@ -1,0 +1,25 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PushServer\Http;
+
+use PushServer\Exception\CallFailed;
+use PushServer\Exception\NoAnswer;
+use PushServer\Exception\Unreachable;
+
+/**
+ * Posts to one server. A call ends in time, whatever that server does.
+ */
+interface Transport
+{
+    /** Bytes read of an answer: that of a full batch fits, an endless one does not. */
+    public const ANSWER_LIMIT = 4 * 1024 * 1024;
+
+    /**
+     * @param array<string, string> $headers
+     * @param float $seconds for everything, from connecting to the last byte
+     * @throws Unreachable|NoAnswer|CallFailed
+     */
+    public function post(string $path, array $headers, string $body, float $seconds): Answer;
+}

@@ -1,0 +1,135 @@
+<?php
+
+declare(strict_types=1);
+
+namespace PushServer\Http;
+
+use PushServer\Exception\NoAnswer;
+use PushServer\Exception\Unreachable;
+
+/**
+ * Calls with PHP's own streams, where ext-curl is missing. No https.
+ *
+ * PHP's http:// wrapper is not used: its timeout begins anew with every byte that arrives.
+ * HTTP/1.0, so that an answer comes in one piece and ends with the connection.
+ */
+final class StreamTransport implements Transport
+{
+    private const PIECE = 65_536;
+
+    public function __construct(private readonly string $server, private readonly float $connectTimeout)
+    {
+    }
+
+    public function post(string $path, array $headers, string $body, float $seconds): Answer
+    {
+        $deadline = hrtime(true) / 1e9 + $seconds;
+        $stream = $this->connect(min($this->connectTimeout, $seconds));
+        try {
+            stream_set_blocking($stream, false);
+            $this->write($stream, $this->head($path, $headers, strlen($body)) . $body, $deadline);
+            return $this->read($stream, $deadline);
+        } finally {
+            fclose($stream);
+        }
+    }
+
+    /**
+     * @return resource
+     */
+    private function connect(float $seconds)
+    {
+        if (str_starts_with($this->server, 'https:')) {
+            throw new Unreachable('https', 'https needs the PHP extension curl.');
+        }
+        $unix = str_starts_with($this->server, 'unix:');
+        $host = substr($this->server, strlen($unix ? 'unix:' : 'http://'));
+        if (!$unix && !preg_match('/:[0-9]+\z/', $host)) {
+            $host .= ':80';
+        }
+        $stream = @stream_socket_client(($unix ? 'unix://' : 'tcp://') . $host, $code, $reason, $seconds);
+        if ($stream === false) {
+            throw new Unreachable('unreachable', "No connection: $reason.");
+        }
+        return $stream;
+    }
+
+    /**
+     * @param array<string, string> $headers
+     */
+    private function head(string $path, array $headers, int $length): string
+    {
+        $host = str_starts_with($this->server, 'unix:') ? 'localhost' : substr($this->server, strlen('http://'));
+        $lines = ["POST $path HTTP/1.0", "Host: $host", "Content-Length: $length", 'Connection: close'];
+        foreach ($headers as $name => $value) {
+            $lines[] = "$name: $value";
+        }
+        return implode("\r\n", $lines) . "\r\n\r\n";
+    }
+
+    /**
+     * @param resource $stream
+     */
+    private function write($stream, string $bytes, float $deadline): void
+    {
+        while ($bytes !== '') {
+            $this->wait($stream, false, $deadline);
+            $written = @fwrite($stream, $bytes);
+            if ($written === false || $written === 0) {
+                throw new NoAnswer('no_answer', 'The connection broke while the request was sent.');
+            }
+            $bytes = substr($bytes, $written);
+        }
+    }
+
+    /**
+     * @param resource $stream
+     */
+    private function read($stream, float $deadline): Answer
+    {
+        $bytes = '';
+        while (!feof($stream) && !self::isComplete($bytes)) {
+            $this->wait($stream, true, $deadline);
+            $bytes .= @fread($stream, self::PIECE);
+            if (strlen($bytes) > self::ANSWER_LIMIT) {
+                throw new NoAnswer('answer_malformed', 'The answer does not end.');
+            }
+        }
+        [$head, $body] = explode("\r\n\r\n", $bytes, 2) + [1 => null];
+        // Without a length, the end of the connection is the end of the answer.
+        if ($body === null || strlen($body) < (self::length($head) ?? 0)) {
+            throw new NoAnswer('no_answer', 'The connection broke before the answer was there.');
+        }
+        return Answer::parse($head, $body)
+            ?? throw new NoAnswer('answer_malformed', 'What answered does not speak HTTP.');
+    }
+
+    /**
+     * Whether everything is there that the head announces.
+     */
+    private static function isComplete(string $bytes): bool
+    {
+        $end = strpos($bytes, "\r\n\r\n");
+        $length = $end === false ? null : self::length(substr($bytes, 0, $end));
+        return $length !== null && strlen($bytes) >= $end + 4 + $length;
+    }
+
+    private static function length(string $head): ?int
+    {
+        return preg_match('/^Content-Length:\s*([0-9]{1,15})/mi', $head, $match) ? (int) $match[1] : null;
+    }
+
+    /**
+     * @param resource $stream
+     */
+    private function wait($stream, bool $toRead, float $deadline): void
+    {
+        $left = $deadline - hrtime(true) / 1e9;
+        $readable = $toRead ? [$stream] : null;
+        $writable = $toRead ? null : [$stream];
+        $others = null;
+        if ($left <= 0 || !@stream_select($readable, $writable, $others, (int) $left, (int) (fmod($left, 1) * 1e6))) {
+            throw new NoAnswer('timeout', 'No answer in time.');
+        }
+    }
+}
