@@ -18,7 +18,7 @@ import socket
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from push_server.watch import Watch
@@ -259,8 +259,16 @@ class IteratorConnection:
             self._queue.put(self._END)
             self._owner.closed(self, reason)
 
+    def take(self, seconds: float | None = None) -> bytes | None:
+        """What was written next; empty at the end, None if nothing comes in time (any thread)."""
+        try:
+            data = self._queue.get(timeout=seconds)
+        except Empty:
+            return None
+        self._taken += len(data)
+        return data
+
     def __iter__(self) -> Iterator[bytes]:
         """What was written, up to the end of the stream (worker thread)."""
-        while data := self._queue.get():
-            self._taken += len(data)
+        while data := self.take():
             yield data

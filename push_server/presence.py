@@ -89,10 +89,14 @@ class Presence:
         """Whether somebody keeps count of this channel."""
         return not channel.startswith("$") and self._namespaces.of(channel).presence
 
+    def _counts(self, user: str, channel: str) -> bool:
+        # What begins with $ is a part of this server that listens, and nobody's user.
+        return not user.startswith("$") and self.covers(channel)
+
     def enter(self, user: str, name: str, channels: Iterable[str], now: float) -> None:
         """A connection of this user joins these channels (the hub's call)."""
         for channel in channels:
-            if self.covers(channel):
+            if self._counts(user, channel):
                 key = channel, user
                 self._roll.enter(key)
                 if name:
@@ -102,7 +106,7 @@ class Presence:
     def leave(self, user: str, channels: Iterable[str], now: float) -> None:
         """A connection of this user leaves them (the hub's call)."""
         for channel in channels:
-            if self.covers(channel):
+            if self._counts(user, channel):
                 self._roll.leave((channel, user), now)
                 self._tell_roster((channel, user))
 

@@ -163,9 +163,18 @@ def test_nobody_is_present_in_the_channels_of_the_house() -> None:
     roster = Roster()
     everywhere = Namespaces({"*": Namespace(presence=True)})
     presence = Presence(everywhere, roster, lambda *_: None, GRACE)
-    presence.enter("$ready", "", ["$ready", "room:1"], 0)
-    presence.leave("$ready", ["$ready"], 1)
+    presence.enter("alice", "", ["$ready", "room:1"], 0)
+    presence.leave("alice", ["$ready"], 1)
     assert set(roster._present) == {"room:1"}
+
+
+def test_what_listens_inside_the_server_is_nobody() -> None:
+    roster = Roster()
+    everywhere = Namespaces({"*": Namespace(presence=True)})
+    presence = Presence(everywhere, roster, lambda *_: None, GRACE)
+    presence.enter("$stomp", "", ["room:1"], 0)
+    assert not roster._present
+    presence.leave("$stomp", ["room:1"], 1)
 
 
 def test_anonymous_visitors_are_a_number(stage: Stage) -> None:
