@@ -16,6 +16,7 @@ from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 from typing import TypeVar
 
+from push_server.addresses import UNIX_PEER, plain_address
 from push_server.channels import ChannelSet, Namespace, Namespaces, is_pattern_or_name
 from push_server.signatures import KEY_BYTES, ApiKey, decode_secret
 
@@ -182,12 +183,30 @@ def address(name: str, value: object) -> Address:
     )
 
 
+def addresses(name: str, value: object) -> tuple[Address, ...]:
+    """One address or several: a list, or one string with blanks or commas between them."""
+    if isinstance(value, str):
+        value = re.split(r"[\s,]+", value.strip())
+    found = list_of(address)(name, value if isinstance(value, list) else [value])
+    if not found:
+        raise SettingsError(name, 'needs an address, such as "127.0.0.1:6660"')
+    for each in found:
+        if found.count(each) > 1 and (each.path or each.port):
+            raise SettingsError(name, f"{each} is there twice")
+    return found
+
+
 def ip(name: str, value: object) -> str:
     """An IP address, spelled as the sockets will spell it."""
     try:
-        return str(ip_address(text(name, value)))
+        return plain_address(text(name, value))
     except ValueError:
         raise SettingsError(name, f"needs an IP address, not {value!r}") from None
+
+
+def proxy(name: str, value: object) -> str:
+    """An IP address, or ``unix:`` for whoever comes through a Unix socket."""
+    return UNIX_PEER if value == UNIX_PEER else ip(name, value)
 
 
 def origin(name: str, value: object) -> str:
@@ -272,7 +291,7 @@ def token_key(name: str, value: object) -> str:
 def api_keys(name: str, value: object) -> Mapping[str, ApiKey]:
     """Keys by name: ``"whsec_…"``, or ``{secret = "whsec_…", channels = ["chat:*"]}``."""
     return MappingProxyType(
-        {key: _api_key(f"{name}.{key}", key, entry) for key, entry in _table(name, value)}
+        {key: _api_key(f"{name}.{key}", key, entry) for key, entry in table(name, value)}
     )
 
 
@@ -318,7 +337,7 @@ def namespaces(name: str, value: object) -> Namespaces:
     """The tables ``[namespace.<name>]``; ``[namespace."*"]`` is for all that have none."""
     return Namespaces(
         MappingProxyType(
-            {key: _namespace(f"{name}.{key}", key, entry) for key, entry in _table(name, value)}
+            {key: _namespace(f"{name}.{key}", key, entry) for key, entry in table(name, value)}
         )
     )
 
@@ -326,7 +345,7 @@ def namespaces(name: str, value: object) -> Namespaces:
 def _namespace(path: str, name: str, value: object) -> Namespace:
     if not _NAMESPACE_NAME.fullmatch(name):
         raise SettingsError(path, "is not the part of a channel name before the first colon")
-    given = dict(_table(path, value))
+    given = dict(table(path, value))
     refuse_unknown(given, _NAMESPACE, f"{path}.")
     values = {key: _NAMESPACE[key](f"{path}.{key}", entry) for key, entry in given.items()}
     if values.get("join_leave") and not values.get("presence"):
@@ -334,7 +353,7 @@ def _namespace(path: str, name: str, value: object) -> Namespace:
     return Namespace(**values)  # type: ignore[arg-type]  # each row casts to its field's type
 
 
-def _table(name: str, value: object) -> Iterable[tuple[str, object]]:
+def table(name: str, value: object) -> Iterable[tuple[str, object]]:
     if not isinstance(value, dict):
         raise SettingsError(name, f"needs a table, such as [{name}] with lines under it")
     return value.items()

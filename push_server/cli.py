@@ -298,7 +298,7 @@ def listen(config_path: str | None, channels: Sequence[str], user: str, given_to
         url = casts.origin("--url", url) if url else ""
     except SettingsError as error:
         raise ConfigurationError(str(error)) from None
-    address = setup_text.reachable(settings.listen)
+    address = setup_text.reachable(settings.listen[0])
     origin = url or settings.public_url
     host = origin.partition("://")[2] or ("localhost" if address.path else str(address))
     user = user or f"cli-{secrets.token_hex(4)}"

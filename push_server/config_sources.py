@@ -64,7 +64,8 @@ def _environment_value(value: str, default: object) -> object:
     """The TOML value that a variable stands for.
 
     Where a string is wanted, text that happens to be a TOML number or date (a key of digits)
-    is that text; where a list is wanted, text that is no TOML list is split at the commas.
+    is that text; where a list is wanted, text that is no TOML list is split at the commas. What
+    may be a string or a list (`listen`) has a string as its default.
     """
     try:
         document = tomllib.loads(f"value = {value}")
@@ -72,7 +73,7 @@ def _environment_value(value: str, default: object) -> object:
         parsed = document["value"] if len(document) == 1 else value
     except tomllib.TOMLDecodeError:
         parsed = value
-    if isinstance(default, str) and not isinstance(parsed, str):
+    if isinstance(default, str) and not isinstance(parsed, str | list):
         return value
     if isinstance(default, list) and not isinstance(parsed, list):
         bare = parsed if isinstance(parsed, str) else value

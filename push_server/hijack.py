@@ -11,13 +11,11 @@ waitress 3.0.2 leaves open is closed here: see `StrictParser` and `Channel.overd
 Threads: methods say which thread runs them. The only importer of waitress.
 """
 
-import errno
-import os
 import re
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any
 from wsgiref.types import WSGIApplication
@@ -31,8 +29,9 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import Error
 
 from push_server import log
-from push_server.addresses import UNIX_PEER, address_group
+from push_server.addresses import UNIX_PEER, address_group, plain_address
 from push_server.publications import dump_json
+from push_server.sockets import BACKLOG
 from push_server.transports.base import response
 
 GiveBack = Callable[[socket.socket], None]
@@ -41,10 +40,6 @@ Take = Callable[[socket.socket, GiveBack], None]
 HEADER_BYTES = 16_384
 HEADER_COUNT = 64
 TARGET_BYTES = 12_288
-UNACKNOWLEDGED_SECONDS = 20
-SEND_BUFFER = 65_536
-"""Bytes the kernel may hold for one connection (Linux doubles it)."""
-BACKLOG = 4096
 ACCEPTS_PER_TURN = 64
 SHARED_ACCEPTS_PER_TURN = 2
 """Where several processes accept from one socket: who is awake first must not take them all."""
@@ -366,6 +361,11 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
 class TcpFront(Front, TcpWSGIServer):  # type: ignore[misc]
     """A front on a TCP address."""
 
+    def fix_addr(self, addr: Any) -> tuple[str, int]:
+        """A socket for IPv4 and IPv6, as systemd makes them, names IPv4 clients in IPv6."""
+        host, port = addr[:2]
+        return plain_address(host), port
+
 
 class UnixFront(Front, UnixWSGIServer):  # type: ignore[misc]
     """A front on a Unix socket."""
@@ -387,44 +387,22 @@ class Fronts:
     def listen(
         self,
         application: WSGIApplication,
+        sockets: Iterable[socket.socket],
         *,
-        host: str,
-        port: int,
-        unix_path: str,
         threads: int,
         max_body: int,
         channels: int,
-        trusted_proxy: str,
         head_seconds: float,
         per_address: int,
         unlimited: frozenset[str],
         every_second: Callable[[], None],
-        inherited: socket.socket | None = None,
-    ) -> int:
-        """Open a listener; returns the port it got. Raises `OSError` if the address is taken.
+        shared: bool = False,
+    ) -> None:
+        """Serve an application on these sockets, with one set of workers for all of them.
 
-        `inherited` is a socket that listens at this address already, and other processes with it.
+        `shared`: other processes accept from the sockets, too.
         """
-        place: dict[str, Any] = (
-            {"unix_socket": unix_path, "unix_socket_perms": "660"}
-            if unix_path
-            else {"host": host, "port": port}
-        )
-        proxy: dict[str, Any] = (
-            {
-                "trusted_proxy": trusted_proxy,
-                "trusted_proxy_count": 1,
-                "trusted_proxy_headers": {"x-forwarded-for", "x-forwarded-proto"},
-                "clear_untrusted_proxy_headers": True,
-            }
-            if trusted_proxy
-            # Nobody here reads forwarded headers, so there is nothing to clear.
-            else {"clear_untrusted_proxy_headers": False}
-        )
         adjustments = Adjustments(
-            **place,
-            **proxy,
-            threads=threads,
             backlog=BACKLOG,
             connection_limit=channels,
             cleanup_interval=1,
@@ -435,44 +413,30 @@ class Fronts:
             log_socket_errors=False,
             ident=None,
             expose_tracebacks=False,
+            # The application knows whom to believe; see `push_server.doors.forwarded`.
+            clear_untrusted_proxy_headers=False,
         )
-        if unix_path and inherited is None and answers(unix_path):
-            # waitress would remove the path from under the server that listens there.
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         dispatcher = ThreadedTaskDispatcher()
-        kind, sockinfo = (
-            (UnixFront, (socket.AF_UNIX, socket.SOCK_STREAM, None, None))
-            if unix_path
-            else (TcpFront, adjustments.listen[0])
-        )
-        front = kind(
-            application,
-            self._map,
-            _sock=inherited,
-            bind_socket=inherited is None,
-            dispatcher=dispatcher,
-            adj=adjustments,
-            sockinfo=sockinfo,
-        )
-        if inherited is not None:
-            front.accepts_per_turn = SHARED_ACCEPTS_PER_TURN
-        front.head_seconds = head_seconds
-        front.per_address = per_address
-        front.unlimited = unlimited
-        front.every_second = every_second
-        # Inherited by every connection. Without it the kernel takes up to 4 MB for a reader that
-        # has stopped, long before our own budget sees anything of it.
-        front.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        if not unix_path and hasattr(socket, "TCP_USER_TIMEOUT"):
-            # A client that vanished without a word is noticed this long after a ping; else the
-            # kernel sends the ping again for a quarter of an hour.
-            front.socket.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_SECONDS * 1000
+        for sock in sockets:
+            kind = UnixFront if sock.family == socket.AF_UNIX else TcpFront
+            front = kind(
+                application,
+                self._map,
+                _sock=sock,
+                bind_socket=False,
+                dispatcher=dispatcher,
+                adj=adjustments,
+                sockinfo=(sock.family, sock.type, sock.proto, None),
             )
+            if shared:
+                front.accepts_per_turn = SHARED_ACCEPTS_PER_TURN
+            front.head_seconds = head_seconds
+            front.per_address = per_address
+            front.unlimited = unlimited
+            front.every_second = every_second
+            self._fronts.append(front)
         dispatcher.set_thread_count(threads)
-        self._fronts.append(front)
         self._dispatchers.append(dispatcher)
-        return 0 if unix_path else int(front.effective_port)
 
     def run(self) -> None:
         """Serve until `stop` (this thread becomes the I/O thread).
@@ -497,9 +461,3 @@ class Fronts:
         self._running = False
         for front in self._fronts:
             front.pull_trigger()
-
-
-def answers(unix_path: str) -> bool:
-    """Whether a server listens on this path already."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(unix_path) == 0

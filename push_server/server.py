@@ -13,10 +13,8 @@ import logging
 import os
 import resource
 import signal
-import socket
 import sys
 import threading
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from push_server import log
@@ -31,8 +29,9 @@ from push_server.hijack import Fronts
 from push_server.hub import Hub
 from push_server.presence import Presence
 from push_server.revocations import Revocations
-from push_server.settings import Address, Settings, SettingsError, load_settings
+from push_server.settings import Settings, SettingsError, load_settings
 from push_server.signatures import decode_secret
+from push_server.sockets import Sockets, address_of, open_sockets
 from push_server.tokens import TokenKeys
 from push_server.webhooks import Webhooks
 
@@ -48,8 +47,7 @@ INTERNAL_THREADS = 16
 class Inherited(NamedTuple):
     """What a worker has from its parent."""
 
-    sockets: Mapping[str, socket.socket]
-    """The listeners, by the name of their setting."""
+    sockets: Sockets
     lifeline: int
     """A pipe that can be read when the parent is gone."""
 
@@ -191,37 +189,28 @@ class _House:
 
     def _open_listeners(self) -> None:
         settings = self._settings
-        descriptors = _descriptors()
-        channels = max(128, int(descriptors * 0.15))
+        channels = max(128, int(_descriptors() * 0.15))
+        sockets = self._inherited.sockets if self._inherited else open_sockets(settings)
         for name, application, threads, reserve in (
             ("listen", public_application(self._context), settings.threads, 0),
             # Both listeners share waitress's count of connections; the reserve keeps the CMS's
             # way in open when browsers have filled theirs.
             ("internal_listen", internal_application(self._context), INTERNAL_THREADS, 64),
         ):
-            address: Address = getattr(settings, name)
-            public = name == "listen"
-            try:
-                port = self._fronts.listen(
-                    application,
-                    host=address.host,
-                    port=address.port,
-                    unix_path=address.path,
-                    threads=threads,
-                    max_body=settings.max_body,
-                    channels=channels + reserve,
-                    trusted_proxy=settings.trusted_proxy if public else "",
-                    head_seconds=settings.handshake_timeout,
-                    per_address=settings.handshakes_per_ip if public else 0,
-                    unlimited=without_limit(settings.unlimited_addresses, settings.trusted_proxy),
-                    every_second=self._context.crossing.check_loop,
-                    inherited=self._inherited and self._inherited.sockets[name],
-                )
-            except OSError as error:
-                why = error.strerror or error
-                raise SettingsError(name, f"cannot listen on {address}: {why}") from None
-            shown = address if address.path else Address(host=address.host, port=port)
-            log.info("listening", setting=name, address=shown)
+            self._fronts.listen(
+                application,
+                sockets[name],
+                threads=threads,
+                max_body=settings.max_body,
+                channels=channels + reserve,
+                head_seconds=settings.handshake_timeout,
+                per_address=settings.handshakes_per_ip if name == "listen" else 0,
+                unlimited=without_limit(settings.unlimited_addresses, settings.trusted_proxy),
+                every_second=self._context.crossing.check_loop,
+                shared=self._inherited is not None,
+            )
+            for listening in sockets[name]:
+                log.info("listening", setting=name, address=address_of(listening))
 
     def _serve_http(self) -> None:
         try:

@@ -74,10 +74,12 @@ def _row(
 class Settings:
     """Everything the owner of a site decides. The defaults serve one small site as they are."""
 
-    listen: Address = _row(
-        casts.address, "127.0.0.1:6660",
+    listen: tuple[Address, ...] = _row(
+        casts.addresses, "127.0.0.1:6660",
         "Where browsers connect, directly or through a port redirect or a proxy: IP address and"
-        " port, or `unix:/path`.",
+        " port, or `unix:/path`; or a list of these, such as"
+        " `[\"198.51.100.81:6660\", \"[2001:db8::81]:6660\"]`. An IPv6 address, `[::]` too, serves"
+        " IPv6 alone.",
         section="Addresses",
     )
     internal_listen: Address = _row(
@@ -102,9 +104,10 @@ class Settings:
         " pages; leave it empty to use postMessage only.",
     )
     trusted_proxy: str = _row(
-        casts.optional(casts.ip), "",
-        "IP address of the one reverse proxy whose X-Forwarded-For is believed. Empty: the"
-        " header is ignored.",
+        casts.optional(casts.proxy), "",
+        "IP address of the one reverse proxy whose X-Forwarded-For is believed, or `unix:` if it"
+        " comes through a Unix socket. The last entry of the header counts. Empty: the header is"
+        " ignored.",
     )
     port_redirected: bool = _row(
         casts.boolean, False,
@@ -291,13 +294,13 @@ def load_settings(
 
 
 def _check_port(settings: Settings) -> None:
-    port = settings.listen.port
-    if port in BLOCKED_PORTS and not settings.port_redirected:
-        raise SettingsError(
-            "listen",
-            f"browsers refuse to connect to port {port}; use another, such as 6660, or set"
-            " port_redirected = true if a port redirect stands in front",
-        )
+    for address in settings.listen:
+        if address.port in BLOCKED_PORTS and not settings.port_redirected:
+            raise SettingsError(
+                "listen",
+                f"browsers refuse to connect to port {address.port}; use another, such as 6660,"
+                " or set port_redirected = true if a port redirect stands in front",
+            )
     if settings.public_url:
         port = casts.split_origin(settings.public_url)[2]
         if port in BLOCKED_PORTS:
@@ -312,7 +315,7 @@ def _check_internal_listen(settings: Settings) -> None:
             f"the public can reach {internal}; use 127.0.0.1, a private address or unix:/path,"
             " or set allow_public_internal = true",
         )
-    if internal == settings.listen and (internal.path or internal.port):
+    if internal in settings.listen and (internal.path or internal.port):
         raise SettingsError("internal_listen", "needs another address than listen")
 
 

@@ -58,7 +58,7 @@ def for_the_cms(settings: Settings) -> str:
     """The same four values in the three places where a CMS keeps its own settings."""
     key = settings.api_keys[API_KEY_NAME]
     pairs = {
-        "url": settings.public_url or f"http://{settings.listen}",
+        "url": settings.public_url or f"http://{settings.listen[0]}",
         "api": api_url(settings.internal_listen),
         "token_key": settings.token_keys[-1],
         "api_key": "whsec_" + b64encode(key.secret).decode(),

@@ -1,9 +1,9 @@
 """Many processes on one port: ``push-server serve --workers N``.
 
-The parent opens both listeners, forks the workers, and from then on only watches: a worker that
-ends is replaced, SIGTERM and SIGHUP are passed on. Each worker is a whole server, a node of its
-own on the shared log, and accepts from the listeners of the parent; so a connection that waits to
-be accepted survives the worker that would have taken it.
+The parent opens the listening sockets, forks the workers, and from then on only watches: a worker
+that ends is replaced, SIGTERM and SIGHUP are passed on. Each worker is a whole server, a node of
+its own on the shared log, and accepts from the sockets of the parent; so a connection that waits
+to be accepted survives the worker that would have taken it.
 
 The parent has one thread and no event loop, which makes it safe to fork at any time. It takes
 its signals one by one (`sigtimedwait`), so none can come between two steps. A worker whose parent
@@ -16,18 +16,16 @@ import contextlib
 import logging
 import os
 import signal
-import socket
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
 from push_server import log
-from push_server.casts import Address
 from push_server.crossing import EXIT_DEAD_THREAD
-from push_server.hijack import BACKLOG, answers
 from push_server.server import EXIT_SETTINGS, Inherited, run, set_up_log
 from push_server.settings import Settings, SettingsError, load_settings
+from push_server.sockets import open_sockets
 
 STEADY_SECONDS = 5.0
 """A worker that lives so long has started well."""
@@ -38,36 +36,6 @@ STOP_SECONDS = 30.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 Serve = Callable[[Settings, str | None, Inherited], int]
-
-
-def open_listener(name: str, address: Address) -> socket.socket:
-    """A socket that listens at this address. Raises `SettingsError` naming the setting."""
-    family = socket.AF_UNIX if address.path else socket.AF_INET
-    opened = socket.socket(socket.AF_INET6 if ":" in address.host else family)
-    try:
-        if address.path:
-            _bind_path(opened, address.path)
-        else:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if opened.family == socket.AF_INET6:
-                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            opened.bind((address.host, address.port))
-        opened.listen(BACKLOG)
-    except OSError as error:
-        opened.close()
-        why = error.strerror or error
-        raise SettingsError(name, f"cannot listen on {address}: {why}") from None
-    return opened
-
-
-def _bind_path(opened: socket.socket, path: str) -> None:
-    if answers(path):
-        raise OSError(0, "another server listens there")
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode):
-            os.unlink(path)
-    opened.bind(path)
-    os.chmod(path, 0o660)
 
 
 @dataclass(slots=True)
@@ -96,10 +64,7 @@ class Workers:
     def run(self) -> int:
         """Serve until a signal ends it; returns the exit status."""
         set_up_log(workers=True)
-        self._sockets = {
-            name: open_listener(name, getattr(self._settings, name))
-            for name in ("listen", "internal_listen")
-        }
+        self._sockets = open_sockets(self._settings)
         self._lifeline, self._held = os.pipe()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._due = [(time.monotonic(), PAUSE_SECONDS[0])] * self._number
@@ -192,9 +157,9 @@ class Workers:
                 os.kill(pid, number)
 
     def _stop(self) -> None:
-        """Close the listeners, let the workers drain, and wait for them."""
-        for opened in self._sockets.values():
-            opened.close()
+        """Close the sockets, let the workers drain, and wait for them."""
+        for listening in chain.from_iterable(self._sockets.values()):
+            listening.close()
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
         while self._running:

@@ -49,7 +49,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "wheel",
         }
     ),
-    frozenset({"crossing", "hijack"}),
+    frozenset({"crossing", "hijack", "sockets"}),
     frozenset({"calls", "doors.*", "metrics", "webhooks"}),
     frozenset(
         {

@@ -5,7 +5,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,9 @@ from waitress.adjustments import Adjustments
 
 from push_server import hijack
 from push_server.addresses import without_limit
+from push_server.casts import Address
 from push_server.hijack import BODY_FACTOR, HEADER_COUNT, Channel, Front, Fronts, StrictParser
+from push_server.sockets import address_of, open_socket
 
 GET = b"GET /x HTTP/1.1\r\nHost: push.example\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: push.example\r\nContent-Length: 3\r\n\r\nabc"
@@ -367,22 +369,22 @@ def test_who_asked_nothing_is_told_nothing(clock: Clock) -> None:
 class Stand:
     """A listening front; `turn` is one turn of its I/O loop."""
 
-    def __init__(self, application: Any, **changes: Any) -> None:
+    def __init__(
+        self, application: Any, sockets: Sequence[socket.socket] = (), **changes: Any
+    ) -> None:
         self.fronts = Fronts()
         options: dict[str, Any] = {
-            "host": "127.0.0.1",
-            "port": 0,
-            "unix_path": "",
             "threads": 2,
             "max_body": 1000,
             "channels": 100,
-            "trusted_proxy": "",
             "head_seconds": 10.0,
             "per_address": 0,
             "unlimited": frozenset(),
             "every_second": lambda: None,
         }
-        self.port = self.fronts.listen(application, **{**options, **changes})
+        listening = sockets or [open_socket("listen", Address("127.0.0.1", 0))]
+        self.port = address_of(listening[0]).port
+        self.fronts.listen(application, listening, **{**options, **changes})
         self.front: Front = self.fronts._fronts[0]
         self.clients: list[socket.socket] = []
 
@@ -608,8 +610,8 @@ def test_those_on_a_unix_socket_are_not_one_address(
         return [b"ok"]
 
     unlimited = without_limit(["127.0.0.1"], "192.0.2.7")
-    stand = make_stand(application, unix_path=path, per_address=1, unlimited=unlimited)
-    assert stand.port == 0
+    listening = open_socket("listen", Address(path=path))
+    stand = make_stand(application, sockets=[listening], per_address=1, unlimited=unlimited)
     for _ in range(3):
         client = socket.socket(socket.AF_UNIX)
         stand.clients.append(client)
@@ -624,15 +626,38 @@ def test_those_on_a_unix_socket_are_not_one_address(
     assert set(seen) <= unlimited
 
 
-def test_a_unix_path_is_not_taken_from_a_live_server(
-    make_stand: Callable[..., Stand], tmp_path: Any
+def test_many_sockets_share_their_workers(make_stand: Callable[..., Stand]) -> None:
+    together = threading.Barrier(3)
+    names: set[str] = set()
+
+    def application(_: Any, start: Any) -> list[bytes]:
+        together.wait(10)  # passed only by three at a time
+        names.add(threading.current_thread().name)
+        start("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    sockets = [open_socket("listen", Address(host, 0)) for host in ("127.0.0.1", "::1")]
+    stand = make_stand(application, sockets=sockets, threads=3)
+    for number in range(6):
+        stand.clients.append(socket.create_connection(sockets[number % 2].getsockname()[:2], 5))
+        stand.clients[-1].sendall(GET)
+    channels = [front.active_channels for front in stand.fronts._fronts]
+    stand.until(
+        lambda: [[each.served for each in some.values()] for some in channels] == [[True] * 3] * 2
+    )
+    assert len(names) == 3
+
+
+def test_an_ipv4_client_of_a_socket_for_both_has_its_ipv4_address(
+    make_stand: Callable[..., Stand],
 ) -> None:
-    path = str(tmp_path / "push.sock")
-    make_stand(unix_path=path)
-    with pytest.raises(OSError, match="in use"):
-        make_stand(unix_path=path)
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(path)
+    # As ::ffff:127.0.0.2 all of IPv4 would be one /64 network: the limits of one for everybody.
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as both:
+        stand = make_stand(sockets=[both], per_address=1)
+        stand.connect("127.0.0.2")
+        stand.connect("127.0.0.3")
+        stand.until(lambda: len(stand.front.active_channels) == 2)
+        assert stand.front._incomplete == {"127.0.0.2": 1, "127.0.0.3": 1}
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="not on this system")

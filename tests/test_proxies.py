@@ -131,6 +131,8 @@ class Front:
     """One proxy with its shipped configuration, running."""
 
     program = ""
+    push_socket = ""
+    """The Unix socket of the push server, where the proxy comes through one."""
     handler: type[socketserver.BaseRequestHandler] = FastCgi
 
     def __init__(self, folder: Path) -> None:
@@ -237,7 +239,7 @@ class Nginx(Front):
             "limit_conn push_connections 200;": f"limit_conn push_connections {LIMIT};",
             push_certificate[0]: push_certificate[1],
             "/var/log/nginx/": f"{self.folder}/",
-            "http://127.0.0.1:6660": f"http://127.0.0.1:{push}",
+            **self.way_to(push),
         })
         plain = self.shipped("push-host-80.conf", {
             **self.names_in("push"),
@@ -268,6 +270,9 @@ class Nginx(Front):
             http {{ access_log off; {paths} include {host}; include {plain}; include {site}; }}
         """)
 
+    def way_to(self, push: int) -> dict[str, str]:
+        return {"http://127.0.0.1:6660": f"http://127.0.0.1:{push}"}
+
     def names_in(self, which: str) -> dict[str, str]:
         return {old: new for old, new in self.names().items() if old.startswith(which)}
 
@@ -283,6 +288,19 @@ class Nginx(Front):
     def command(self) -> list[str]:
         return ["nginx", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf"),
                 "-e", "stderr"]
+
+
+class NginxUnix(Nginx):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.push_socket = str(folder / "push.sock")
+
+    def way_to(self, push: int) -> dict[str, str]:
+        return {
+            "        proxy_pass http://127.0.0.1:6660;\n": "",
+            "#proxy_pass http://unix:/run/push-server/http.sock;":
+                f"proxy_pass http://unix:{self.push_socket};",
+        }
 
 
 class Apache(Front):
@@ -320,6 +338,7 @@ ErrorLog {self.folder}/error.log
 TypesConfig /etc/mime.types
 {"User nobody" if os.geteuid() == 0 else ""}
 <Directory "/">
+    AllowOverride None
     Require all denied
 </Directory>
 DirectoryIndex index.html
@@ -394,7 +413,7 @@ class Caddy(Front):
                 str(self.folder / "Caddyfile")]
 
 
-FRONTS: tuple[type[Front], ...] = (Nginx, Apache, Haproxy, Caddy)
+FRONTS: tuple[type[Front], ...] = (Nginx, NginxUnix, Apache, Haproxy, Caddy)
 
 
 class PushBehind(PushServer):
@@ -438,7 +457,7 @@ class House:
         return f"https://{PUSH_NAME}:{self.front.tls}{target}"
 
 
-@pytest.fixture(scope="module", params=FRONTS, ids=lambda kind: kind.program)
+@pytest.fixture(scope="module", params=FRONTS, ids=lambda kind: kind.__name__)
 def house(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[House]:
@@ -462,9 +481,11 @@ def house(
     push = PushBehind(
         public_url=f"https://{PUSH_NAME}:{front.tls}",
         site_origins=[f"https://{SITE_NAME}:{front.site}"],
-        trusted_proxy="127.0.0.1",
+        trusted_proxy="unix:" if front.push_socket else "127.0.0.1",
         heartbeat=0.4,
     )
+    if front.push_socket:
+        push.settings["listen"] = [push.settings["listen"], f"unix:{front.push_socket}"]
     push.host = f"{PUSH_NAME}:{front.tls}"
     with pytest.MonkeyPatch.context() as patch, Cms(("127.0.0.1", 0), kind.handler) as cms, push:
         front.configure(push.port, cms.port)

@@ -24,7 +24,7 @@ from push_server import crossing, hijack, server
 from push_server.settings import Address, Settings
 settings = replace(
     Settings(), broker="memory:", token_keys=("k" * 32,),
-    listen=Address("127.0.0.1", 0), internal_listen=Address("127.0.0.1", 0),
+    listen=(Address("127.0.0.1", 0),), internal_listen=Address("127.0.0.1", 0),
 )
 {change}
 sys.exit(server.run(settings))
@@ -110,7 +110,9 @@ def test_a_port_that_is_taken(name: str) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        ended = serve(f"settings = replace(settings, {name}=Address('127.0.0.1', {port}))")
+        address = f"Address('127.0.0.1', {port})"
+        value = f"(Address('127.0.0.1', 0), {address})" if name == "listen" else address
+        ended = serve(f"settings = replace(settings, {name}={value})")
     assert ended.returncode == EXIT_SETTINGS
     last = ended.stderr.splitlines()[-1]
     assert last.startswith("push-server: ") and f"127.0.0.1:{port}" in last and name in last

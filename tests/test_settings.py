@@ -40,13 +40,17 @@ def refused(tmp_path: Path, text: str, environ: Mapping[str, str] = {}) -> Setti
 
 
 GOOD: list[tuple[str, str, Any]] = [
-    ("listen", '"127.0.0.1:6660"', Address("127.0.0.1", 6660)),
-    ("listen", '"0.0.0.0:80"', Address("0.0.0.0", 80)),
-    ("listen", '"127.0.0.1:0"', Address("127.0.0.1", 0)),
-    ("listen", '"[::1]:65535"', Address("::1", 65535)),
-    ("listen", '"[0:0:0::1]:443"', Address("::1", 443)),
-    ("listen", '"unix:/run/push.sock"', Address(path="/run/push.sock")),
-    ("listen", f'"unix:/{"p" * 106}"', Address(path="/" + "p" * 106)),
+    ("listen", '"127.0.0.1:6660"', (Address("127.0.0.1", 6660),)),
+    ("listen", '"0.0.0.0:80"', (Address("0.0.0.0", 80),)),
+    ("listen", '"127.0.0.1:0"', (Address("127.0.0.1", 0),)),
+    ("listen", '"[::1]:65535"', (Address("::1", 65535),)),
+    ("listen", '"[0:0:0::1]:443"', (Address("::1", 443),)),
+    ("listen", '"unix:/run/push.sock"', (Address(path="/run/push.sock"),)),
+    ("listen", f'"unix:/{"p" * 106}"', (Address(path="/" + "p" * 106),)),
+    ("listen", '["[::1]:81", "127.0.0.1:81"]', (Address("::1", 81), Address("127.0.0.1", 81))),
+    ("listen", '"[::1]:81  unix:/a"', (Address("::1", 81), Address(path="/a"))),
+    ("listen", '["unix:/a b,c"]', (Address(path="/a b,c"),)),
+    ("listen", '["127.0.0.1:0", "127.0.0.1:0"]', (Address("127.0.0.1", 0),) * 2),
     ("internal_listen", '"10.1.2.3:6667"', Address("10.1.2.3", 6667)),
     ("internal_listen", '"172.31.0.1:6667"', Address("172.31.0.1", 6667)),
     ("internal_listen", '"[fd00::1]:6667"', Address("fd00::1", 6667)),
@@ -57,6 +61,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("site_origins", "[]", ()),
     ("document_domain", '"example.com"', "example.com"),
     ("trusted_proxy", '"0::0:1"', "::1"),
+    ("trusted_proxy", '"::ffff:127.0.0.1"', "127.0.0.1"),
+    ("trusted_proxy", '"unix:"', "unix:"),
     ("broker", '"memory:"', "memory:"),
     ("broker", '"sqlite:a.db"', "sqlite:a.db"),
     ("token_keys", f'["{KEY}", "ünïcödé keys count their bytes"]',
@@ -79,7 +85,7 @@ def test_good_values(tmp_path: Path, name: str, text: str, value: object) -> Non
 
 def test_defaults_are_those_of_the_table() -> None:
     assert load_settings(None, {}, serving=False) == Settings()
-    assert Settings().listen == Address("127.0.0.1", 6660)
+    assert Settings().listen == (Address("127.0.0.1", 6660),)
     assert list(SETTINGS) == [field.name for field in dataclasses.fields(Settings)]
 
 
@@ -126,6 +132,12 @@ BAD = [
     (f'[api_keys.cms]\nsecret = "{SECRET}"\nchannel = []', "api_keys.cms.channel", '"channels"'),
     # Addresses
     ("listen = 6660", "listen", "needs a string"),
+    ("listen = []", "listen", "needs an address"),
+    ("listen = [6660]", "listen", "needs a string"),
+    ('listen = ["127.0.0.1:6660", 6660]', "listen", "needs a string"),
+    ('listen = "127.0.0.1:6660, [::1]"', "listen", "not '[::1]'"),
+    ('listen = ["unix:/a", "127.0.0.1:82", "unix:/a"]', "listen", "unix:/a is there twice"),
+    ('listen = ["127.0.0.1:82", "127.0.0.1:6666"]', "listen", "port 6666"),
     ('listen = "6660"', "listen", 'needs "127.0.0.1:6660"'),
     ('listen = ":6660"', "listen", "needs"),
     ('listen = "localhost:6660"', "listen", "needs"),
@@ -151,8 +163,12 @@ BAD = [
     ('internal_listen = "[2001:db8::1]:6667"', "internal_listen", "public"),
     ('internal_listen = "127.0.0.1:6660"', "internal_listen", "another address than listen"),
     ('listen = "unix:/a"\ninternal_listen = "unix:/a"', "internal_listen", "another address"),
+    ('listen = ["unix:/b", "127.0.0.1:82"]\ninternal_listen = "127.0.0.1:82"',
+     "internal_listen", "another address"),
     ('trusted_proxy = "proxy"', "trusted_proxy", "needs an IP address"),
     ('trusted_proxy = "10.0.0.0/8"', "trusted_proxy", "needs an IP address"),
+    ('trusted_proxy = "unix:/a"', "trusted_proxy", "needs an IP address"),
+    ('unlimited_addresses = ["unix:"]', "unlimited_addresses", "needs an IP address"),
     ('unlimited_addresses = ["localhost"]', "unlimited_addresses", "needs an IP address"),
     ('unlimited_addresses = "::1"', "unlimited_addresses", "needs a list"),
     # Origins
@@ -276,7 +292,7 @@ def test_every_setting_has_a_bad_value() -> None:
 def test_a_redirect_makes_a_blocked_port_usable(tmp_path: Path, port: int) -> None:
     text = f'internal_listen = "unix:/a"\nlisten = "127.0.0.1:{port}"'
     refused(tmp_path, text)
-    assert load(tmp_path, f"port_redirected = true\n{text}").listen.port == port
+    assert load(tmp_path, f"port_redirected = true\n{text}").listen[0].port == port
 
 
 def test_a_public_internal_listener_can_be_forced(tmp_path: Path) -> None:
@@ -306,7 +322,10 @@ def test_no_message_and_no_repr_shows_a_secret(tmp_path: Path) -> None:
     [
         ("broker", "memory:", "memory:"),
         ("broker", '"memory:"', "memory:"),
-        ("listen", "[::1]:8081", Address("::1", 8081)),
+        ("listen", "[::1]:81", (Address("::1", 81),)),
+        ("listen", "[::1]:81 127.0.0.1:81", (Address("::1", 81), Address("127.0.0.1", 81))),
+        ("listen", "[::1]:81,127.0.0.1:81", (Address("::1", 81), Address("127.0.0.1", 81))),
+        ("listen", '["[::1]:81", "unix:/a"]', (Address("::1", 81), Address(path="/a"))),
         ("heartbeat", "10", 10),
         ("port_redirected", "true", True),
         # Text that happens to be a number or a date is text where a string is wanted.

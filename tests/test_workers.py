@@ -19,11 +19,8 @@ from redis_server import RedisServer, program
 from wire import Ended, Stream
 
 from push_server.brokers import BROKERS, is_shared
-from push_server.casts import Address
 from push_server.cli import main
 from push_server.server import EXIT_SETTINGS
-from push_server.settings import SettingsError
-from push_server.workers import open_listener
 
 WORKERS = 3
 KEY = "k" * 32
@@ -199,6 +196,17 @@ def test_one_unix_socket_for_all(make: Make, tmp_path: Path) -> None:
     assert (tmp_path / "api.sock").stat().st_mode & 0o777 == 0o660
 
 
+@needs_redis
+def test_every_worker_serves_every_address(make: Make) -> None:
+    ports = [free_port(), free_port()]
+    make(listen=[f"127.0.0.1:{ports[0]}", f"[::1]:{ports[1]}"])
+    for host, port in (("127.0.0.1", ports[0]), ("::1", ports[1])):
+        for _ in range(2 * WORKERS):
+            with socket.create_connection((host, port), 5) as client:
+                client.sendall(b"GET /push.js HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                assert client.recv(12) == b"HTTP/1.0 200"
+
+
 # What is refused.
 
 
@@ -258,33 +266,6 @@ def test_the_number_of_workers_is_checked() -> None:
         assert CliRunner().invoke(main, ["serve", "--workers", number]).exit_code == 2
 
 
-# The listeners.
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_listeners(host: str) -> None:
-    with open_listener("listen", Address(host, 0)) as first:
-        port = first.getsockname()[1]
-        with pytest.raises(SettingsError, match=r"^listen: cannot listen on .*: Address already"):
-            open_listener("listen", Address(host, port))
-        with socket.create_connection((host, port), 5):
-            pass
-
-
-def test_the_path_of_a_dead_server_is_taken_over(tmp_path: Path) -> None:
-    address = Address(path=str(tmp_path / "s"))
-    with open_listener("listen", address):
-        with pytest.raises(SettingsError, match="another server listens there"):
-            open_listener("listen", address)
-    with open_listener("listen", address):  # its socket is still there, and nobody behind it
-        pass
-    (tmp_path / "s").unlink()
-    (tmp_path / "s").write_text("not a socket")
-    with pytest.raises(SettingsError, match="listen: cannot listen"):
-        open_listener("listen", address)
-    assert (tmp_path / "s").read_text() == "not a socket"
-
-
 # The parent alone: what its workers do is played.
 
 PLAY = """
@@ -300,7 +281,7 @@ def serve(settings, config_path, inherited):
     {act}
 
 anywhere = Address("127.0.0.1", 0)
-settings = Settings(listen=anywhere, internal_listen=anywhere, token_keys=("k" * 32,))
+settings = Settings(listen=(anywhere,), internal_listen=anywhere, token_keys=("k" * 32,))
 sys.exit(workers.Workers(settings, None, 2, serve).run())
 """
 

@@ -2,6 +2,7 @@
 
 from push_server.doors.context import Context
 from push_server.doors.files import FileDoor, FrameDoor, script_names
+from push_server.doors.forwarded import visitor
 from push_server.doors.guard import check_host, check_no_token_in_url, check_origin
 from push_server.doors.publish import PublishDoor, TicketDoor
 from push_server.doors.request import Request
@@ -20,7 +21,10 @@ def public_application(context: Context) -> Router:
         "/ticket": ("POST", TicketDoor(context)),
     }
 
+    trusted_proxy = context.settings.trusted_proxy
+
     def guard(request: Request) -> Headers:
+        request.ip = visitor(request, trusted_proxy)
         check_host(request, context.settings)
         check_no_token_in_url(request)
         origin = check_origin(request, context.settings)

@@ -1,0 +1,107 @@
+"""Listening sockets, by the name of the setting that says where: made here and nowhere else.
+
+Whoever has sockets that listen already (a worker has its parent's) passes them on as they are;
+`open_sockets` makes those that are missing. What serves on them does not ask where they are from.
+
+Imported by the HTTP front, the server and its workers.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+from push_server.casts import Address, SettingsError
+from push_server.settings import Settings
+
+Sockets = Mapping[str, Sequence[socket.socket]]
+"""The setting -> its sockets."""
+
+BACKLOG = 4096
+SEND_BUFFER = 65_536
+"""Bytes the kernel may hold for one connection (Linux doubles it)."""
+UNACKNOWLEDGED_SECONDS = 20
+UNIX_MODE = 0o660
+"""Of a Unix socket: owner and group may connect."""
+
+
+def open_sockets(settings: Settings, given: Sockets | None = None) -> Sockets:
+    """Sockets for every listener; those that are `given` need not be opened.
+
+    Raises `SettingsError` naming the setting whose address cannot be had. Then none is open.
+    """
+    found = dict(given or {})
+    for each in chain.from_iterable(found.values()):
+        tune(each)
+    with contextlib.ExitStack() as opened:
+        for name, addresses in (
+            ("listen", settings.listen),
+            ("internal_listen", (settings.internal_listen,)),
+        ):
+            if name not in found:
+                found[name] = [
+                    opened.enter_context(open_socket(name, address)) for address in addresses
+                ]
+        opened.pop_all()
+    return found
+
+
+def open_socket(name: str, address: Address) -> socket.socket:
+    """A socket that listens at this address. Raises `SettingsError` naming the setting."""
+    family = socket.AF_UNIX if address.path else socket.AF_INET
+    opened = socket.socket(socket.AF_INET6 if ":" in address.host else family)
+    try:
+        if address.path:
+            _bind_path(opened, address.path)
+        else:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if opened.family == socket.AF_INET6:
+                # [::] is then IPv6 alone, on every system and whatever its kernel settings are.
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            opened.bind((address.host, address.port))
+        tune(opened)
+        opened.listen(BACKLOG)
+    except OSError as error:
+        opened.close()
+        why = error.strerror or error
+        raise SettingsError(name, f"cannot listen on {address}: {why}") from None
+    return opened
+
+
+def _bind_path(opened: socket.socket, path: str) -> None:
+    if answers(path):
+        raise OSError(errno.EADDRINUSE, "another server listens there")
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            os.unlink(path)
+    opened.bind(path)
+    os.chmod(path, UNIX_MODE)
+
+
+def tune(listening: socket.socket) -> None:
+    """Set what every connection that comes in through this socket inherits."""
+    # Without it the kernel takes up to 4 MB for a reader that has stopped, long before our own
+    # budget sees anything of it.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    if listening.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
+        # A client that vanished without a word is noticed this long after a ping; else the kernel
+        # sends the ping again for a quarter of an hour.
+        milliseconds = UNACKNOWLEDGED_SECONDS * 1000
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+
+def answers(path: str) -> bool:
+    """Whether a server listens on this path already."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
+def address_of(listening: socket.socket) -> Address:
+    """Where a socket listens."""
+    name = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return Address(path=name)
+    return Address(name[0], name[1])
