@@ -325,3 +325,40 @@ def _show(message: dict[str, Any]) -> None:
         click.echo(json.dumps(message, ensure_ascii=False))
     elif message.get("type") != "ping":
         click.echo(json.dumps(message), err=True)
+
+
+@main.command()
+@config_option
+@click.option("--url", default="", metavar="ORIGIN",
+              help="The push host, if it is not what public_url says or nothing here says it.")
+@click.option("--site", "sites", multiple=True, metavar="ORIGIN",
+              help="A site that should be able to connect; those of site_origins. Repeatable.")
+@click.option("--token", "given_token", envvar="PUSH_TOKEN", default="",
+              help="A token to come with, where there is no key to issue one; or $PUSH_TOKEN.")
+@click.option("--idle", is_flag=True,
+              help="Also try how long a silent connection lives; takes a minute.")
+@click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
+def doctor(config_path: str | None, url: str, sites: Sequence[str], given_token: str, idle: bool,
+           as_json: bool) -> None:
+    """Walk the way from a browser to the log, and name the hop that fails.
+
+    On the push host it reads the configuration; on the host of the CMS PUSH_URL, PUSH_API,
+    PUSH_TOKEN_KEY and PUSH_API_KEY in the environment; anywhere else give it --url, and --token
+    for more. Status 0: no hop fails; 1: some do; 2: it cannot look.
+    """
+    from push_server.doctor import house_call
+
+    try:
+        url = casts.origin("--url", url) if url else ""
+        sites = [casts.origin("--site", site) for site in sites]
+        if config_path or Path(DEFAULT_CONFIG).exists() or house_call.is_push_host(os.environ):
+            settings, path = read_settings(config_path, serving=False)
+            visit = house_call.on_push_host(settings, path or "", url, sites)
+        else:
+            visit = house_call.elsewhere(os.environ, url, sites)
+    except SettingsError as error:
+        raise ConfigurationError(str(error)) from None
+    visit.given_token, visit.idle = given_token, idle
+    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    healthy = house_call.examine(visit, click.echo, colours=colours, as_json=as_json)
+    sys.exit(0 if healthy else 1)

@@ -1,6 +1,7 @@
 """The application of the browser listener: its routes and the headers of all its answers."""
 
 from push_server.doors.context import Context
+from push_server.doors.echo import EchoDoor
 from push_server.doors.files import FileDoor, FrameDoor, script_names
 from push_server.doors.forwarded import visitor
 from push_server.doors.guard import check_host, check_no_token_in_url, check_origin
@@ -19,6 +20,7 @@ def public_application(context: Context) -> Router:
         "/subscribe/": ("GET", SubscribeDoor(context)),
         "/publish": ("POST", PublishDoor(context)),
         "/ticket": ("POST", TicketDoor(context)),
+        "/echo": ("GET", EchoDoor(context)),
     }
 
     trusted_proxy = context.settings.trusted_proxy
