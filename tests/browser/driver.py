@@ -28,6 +28,17 @@ PATIENCE = 20.0
 START_LIMIT = 30.0
 COMMAND_LIMIT = 60.0
 
+KEYS = {
+    "Tab": "\ue004",
+    "Enter": "\ue007",
+    "Escape": "\ue00c",
+    "End": "\ue010",
+    "Home": "\ue011",
+    "ArrowUp": "\ue013",
+    "ArrowDown": "\ue015",
+}
+"""The characters that stand for keys in WebDriver."""
+
 ARGUMENTS = (
     "--headless",
     "--no-sandbox",
@@ -197,6 +208,15 @@ class Tab:
             if time.monotonic() > deadline:
                 raise AssertionError(f"still false after {timeout} s: {script}\n{self.account()}")
             time.sleep(0.05)
+
+    def press(self, *keys: str) -> None:
+        """Press keys, one after the other: characters, or names from `KEYS`."""
+        strokes = [
+            {"type": kind, "value": KEYS.get(key, key)}
+            for key in keys
+            for kind in ("keyDown", "keyUp")
+        ]
+        self.command("/actions", {"actions": [{"type": "key", "id": "keys", "actions": strokes}]})
 
     def cdp(self, name: str, **parameters: Any) -> Any:
         """A command of the DevTools protocol."""

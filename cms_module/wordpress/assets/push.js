@@ -217,6 +217,7 @@
         sharedWorker: shared,
         connection,
         user,
+        cursor: this._since,
         cursorAge: this._heardAt ? Date.now() - this._heardAt : null,
         lastError: code ? { code, message, status } : null,
         instance: this.instance,
