@@ -15,9 +15,10 @@ import resource
 import signal
 import sys
 import threading
+import time
 from typing import NamedTuple
 
-from push_server import log
+from push_server import log, systemd
 from push_server.addresses import without_limit
 from push_server.brokers import make_broker
 from push_server.crossing import EXIT_DEAD_THREAD, Crossing
@@ -39,6 +40,8 @@ EXIT_SETTINGS = 2
 """Exit status when the configuration cannot be used."""
 DRAIN_SECONDS = 5.0
 """How long clients have to take their last words."""
+FRONT_SILENCE = 10.0
+"""Seconds without a turn of waitress's thread after which the watchdog is told nothing."""
 DESCRIPTOR_SHARE = 0.8
 INTERNAL_THREADS = 16
 """Workers of the internal listener. Each waits for one commit; together they make a group."""
@@ -50,16 +53,20 @@ class Inherited(NamedTuple):
     sockets: Sockets
     lifeline: int
     """A pipe that can be read when the parent is gone."""
+    ready: int
+    """A pipe that takes a byte when the worker serves."""
 
 
 def set_up_log(*, workers: bool = False) -> None:
     """Log to standard error; with `workers`, saying which process it is."""
     process = " %(process)d" if workers else ""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format=f"%(asctime)s{process} %(levelname)s %(message)s",
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        systemd.JournalFormatter()
+        if systemd.journal_reads(sys.stderr)
+        else logging.Formatter(f"%(asctime)s{process} %(levelname)s %(message)s")
     )
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
@@ -158,6 +165,8 @@ class _House:
         self._stopping = asyncio.Event()
         self._status = 0
         self._fronts = Fronts()
+        self._front_turned = time.monotonic()
+        self._pause = min(1.0, (systemd.watchdog_seconds() or 2.0) / 2)
 
     async def run(self) -> int:
         """Start, serve, drain, stop."""
@@ -178,19 +187,28 @@ class _House:
         # What lives as long as the process need not be looked at by every collection.
         gc.collect()
         gc.freeze()
+        self._tell("READY=1")
         while not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), 1.0)
+                await asyncio.wait_for(self._stopping.wait(), self._pause)
             if not self._thread.is_alive():
                 log.warn("front.dead")
                 os._exit(EXIT_DEAD_THREAD)
+            # We are the loop, so it turns. The other thread has to have turned lately, too.
+            if time.monotonic() - self._front_turned < FRONT_SILENCE:
+                self._tell("WATCHDOG=1")
+        self._tell("STOPPING=1")
         await self._stop()
         return self._status
 
     def _open_listeners(self) -> None:
         settings = self._settings
         channels = max(128, int(_descriptors() * 0.15))
-        sockets = self._inherited.sockets if self._inherited else open_sockets(settings)
+        sockets = (
+            self._inherited.sockets
+            if self._inherited
+            else open_sockets(settings, systemd.inherited_sockets())
+        )
         for name, application, threads, reserve in (
             ("listen", public_application(self._context), settings.threads, 0),
             # Both listeners share waitress's count of connections; the reserve keeps the CMS's
@@ -206,7 +224,7 @@ class _House:
                 head_seconds=settings.handshake_timeout,
                 per_address=settings.handshakes_per_ip if name == "listen" else 0,
                 unlimited=without_limit(settings.unlimited_addresses, settings.trusted_proxy),
-                every_second=self._context.crossing.check_loop,
+                every_second=self._every_second,
                 shared=self._inherited is not None,
             )
             for listening in sockets[name]:
@@ -217,6 +235,20 @@ class _House:
             self._fronts.run()
         except Exception as failure:  # noqa: BLE001
             log.error("front.failed", failure)  # the loop sees that this thread is gone
+
+    def _every_second(self) -> None:
+        """The two threads look at each other (I/O thread)."""
+        self._front_turned = time.monotonic()
+        self._context.crossing.check_loop()
+
+    def _tell(self, state: str) -> None:
+        """Tell systemd, or the parent that talks to it."""
+        if self._inherited is None:
+            systemd.notify(state)
+        elif state == "READY=1":
+            # The parent waits for one worker only: many that came later may have filled the pipe.
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._inherited.ready, b".")
 
     def _orphaned(self) -> None:
         assert self._inherited is not None

@@ -1,7 +1,8 @@
 """Listening sockets, by the name of the setting that says where: made here and nowhere else.
 
-Whoever has sockets that listen already (a worker has its parent's) passes them on as they are;
-`open_sockets` makes those that are missing. What serves on them does not ask where they are from.
+Whoever has sockets that listen already (a worker has its parent's, a service may have systemd's)
+passes them on as they are; `open_sockets` makes those that are missing. What serves on them does
+not ask where they are from.
 
 Imported by the HTTP front, the server and its workers.
 """
@@ -12,6 +13,7 @@ import os
 import socket
 import stat
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from itertools import chain
 
 from push_server.casts import Address, SettingsError
@@ -29,24 +31,45 @@ UNIX_MODE = 0o660
 
 
 def open_sockets(settings: Settings, given: Sockets | None = None) -> Sockets:
-    """Sockets for every listener; those that are `given` need not be opened.
+    """Sockets for every address of every listener; for those that are `given` none is opened.
 
-    Raises `SettingsError` naming the setting whose address cannot be had. Then none is open.
+    Raises `SettingsError` naming the setting whose address cannot be had, or that has not the
+    address of a socket given for it: nobody would serve who connects there. Then none is open.
     """
-    found = dict(given or {})
-    for each in chain.from_iterable(found.values()):
-        tune(each)
+    addresses = {"listen": settings.listen, "internal_listen": (settings.internal_listen,)}
+    given = {name: list(sockets) for name, sockets in (given or {}).items()}
+    found: dict[str, list[socket.socket]] = {}
     with contextlib.ExitStack() as opened:
-        for name, addresses in (
-            ("listen", settings.listen),
-            ("internal_listen", (settings.internal_listen,)),
-        ):
-            if name not in found:
-                found[name] = [
-                    opened.enter_context(open_socket(name, address)) for address in addresses
-                ]
+        for each in chain.from_iterable(given.values()):
+            tune(opened.enter_context(each))
+        for name, wanted in addresses.items():
+            at = {_place(address_of(each)): each for each in given.pop(name, ())}
+            found[name] = [
+                at.pop(place)
+                if (place := _place(address)) in at
+                else opened.enter_context(open_socket(name, address))
+                for address in wanted
+            ]
+            for unwanted in at.values():
+                raise SettingsError(name, _disagree(address_of(unwanted), wanted))
+        for unknown in given:
+            raise SettingsError(
+                "FileDescriptorName", f'"{unknown}" is no listener; say one of {list(addresses)}'
+            )
         opened.pop_all()
     return found
+
+
+def _place(address: Address) -> object:
+    """What two spellings of one address have in common."""
+    return address.path or (ip_address(address.host), address.port)
+
+
+def _disagree(there: Address, wanted: Sequence[Address]) -> str:
+    return (
+        f"systemd listens on {there}, the setting says {', '.join(map(str, wanted))}: make them"
+        " agree (systemctl edit push-server.socket, or push-server-internal.socket)"
+    )
 
 
 def open_socket(name: str, address: Address) -> socket.socket:

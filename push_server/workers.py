@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 
-from push_server import log
+from push_server import log, systemd
 from push_server.crossing import EXIT_DEAD_THREAD
 from push_server.server import EXIT_SETTINGS, Inherited, run, set_up_log
 from push_server.settings import Settings, SettingsError, load_settings
@@ -60,12 +60,17 @@ class Workers:
         """When to start another worker, and the pause after that if it ends too soon."""
         self._steady = False
         """Whether any worker has started well: then the configuration is not to blame."""
+        self._announced = False
+        self._longest_pause = min(5.0, (systemd.watchdog_seconds() or 10.0) / 2)
 
     def run(self) -> int:
         """Serve until a signal ends it; returns the exit status."""
         set_up_log(workers=True)
-        self._sockets = open_sockets(self._settings)
+        self._sockets = open_sockets(self._settings, systemd.inherited_sockets())
         self._lifeline, self._held = os.pipe()
+        self._served, self._ready = os.pipe()
+        for end in (self._served, self._ready):
+            os.set_blocking(end, False)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._due = [(time.monotonic(), PAUSE_SECONDS[0])] * self._number
         try:
@@ -79,12 +84,24 @@ class Workers:
             status = self._reap()
             if status is not None:
                 return status
-            taken = signal.sigtimedwait(SIGNALS, 0.25 if self._due or not self._steady else 5.0)
+            self._tell()
+            quiet = self._steady and not self._due
+            taken = signal.sigtimedwait(SIGNALS, self._longest_pause if quiet else 0.25)
             if taken is None or taken.si_signo == signal.SIGCHLD:
                 continue
             if taken.si_signo != signal.SIGHUP:
                 return 0
             self._reload()
+
+    def _tell(self) -> None:
+        """Tell systemd that we are alive, and once, that somebody serves."""
+        # A worker that hangs ends itself (crossing.py), so this process speaks for all.
+        systemd.notify("WATCHDOG=1")
+        if not self._announced:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._served, 1)
+                self._announced = True
+                systemd.notify("READY=1")
 
     def _start_due(self) -> None:
         now = time.monotonic()
@@ -108,7 +125,7 @@ class Workers:
         try:
             os.close(self._held)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            inherited = Inherited(self._sockets, self._lifeline)
+            inherited = Inherited(self._sockets, self._lifeline, self._ready)
             status = self._serve(self._settings, self._config_path, inherited)
         except BaseException as failure:  # noqa: BLE001  # nothing may go on as a second parent
             log.error("worker.failed", failure)
@@ -158,6 +175,7 @@ class Workers:
 
     def _stop(self) -> None:
         """Close the sockets, let the workers drain, and wait for them."""
+        systemd.notify("STOPPING=1")
         for listening in chain.from_iterable(self._sockets.values()):
             listening.close()
         self._signal(signal.SIGTERM)
@@ -172,6 +190,6 @@ class Workers:
                 deadline = float("inf")
             else:
                 signal.sigtimedwait(SIGNALS, 0.25)
-        os.close(self._lifeline)
-        os.close(self._held)
+        for descriptor in (self._lifeline, self._held, self._served, self._ready):
+            os.close(descriptor)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

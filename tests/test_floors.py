@@ -60,6 +60,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "listener",
             "server",
             "setup_text",
+            "systemd",
             "workers",
             "wsgi",
         }
