@@ -133,15 +133,30 @@ def init(config_path: str, sites: Sequence[str], public_url: str, post_message: 
         settings = load_settings(None, given)
     except SettingsError as error:
         raise ConfigurationError(str(error)) from None
-    _write_new(config_path, config_text.initial_file(values))
-    click.echo(f"wrote {config_path}; start: push-server serve --config {config_path}", err=True)
+    serviced = _for_a_service(config_path)
+    _write_new(config_path, config_text.initial_file(values), 0o640 if serviced else 0o600)
+    serve = f"push-server serve --config {config_path}"
+    start = "systemctl start push-server" if serviced else serve
+    click.echo(f"wrote {config_path}; start: {start}", err=True)
     click.echo(setup_text.for_the_cms(settings))
 
 
-def _write_new(path: str, content: str) -> None:
+def _for_a_service(path: str) -> bool:
+    """Whether the group is to read the file: the folder hands its files to one (set-group-ID).
+
+    The Debian package makes such a folder; its group is the one of the service.
+    """
     try:
-        # 0600 from the first moment: it holds keys.
+        return bool(Path(path).parent.stat().st_mode & stat.S_ISGID)
+    except OSError:
+        return False  # writing will say why
+
+
+def _write_new(path: str, content: str, mode: int) -> None:
+    try:
+        # Closed from the first moment: it holds keys.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.fchmod(descriptor, mode)
     except FileExistsError:
         message = f"{path} exists; remove it, or name another with --config"
         raise ConfigurationError(message) from None

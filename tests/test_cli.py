@@ -106,6 +106,13 @@ def test_init_writes_a_configuration_that_works(folder: Path) -> None:
     assert "push-server serve --config push-server.toml" in result.stderr
 
 
+def test_init_lets_the_service_of_a_package_read_the_file(folder: Path) -> None:
+    folder.chmod(0o2750)
+    result = invoke("init")
+    assert stat.S_IMODE((folder / "push-server.toml").stat().st_mode) == 0o640
+    assert result.stderr.endswith("; start: systemctl start push-server\n")
+
+
 def test_init_makes_new_keys_every_time(folder: Path) -> None:
     invoke("init", "--config", "a.toml")
     invoke("init", "--config", "b.toml")
