@@ -1,0 +1,68 @@
+<?php
+/**
+ * What is between this site and its push server.
+ *
+ * @package Push_Server
+ */
+
+declare( strict_types=1 );
+
+defined( 'ABSPATH' ) || exit;
+
+use PushServer\Check;
+use PushServer\CheckStatus;
+
+/**
+ * The checks of the client, and those that only WordPress can make.
+ */
+final class Push_Server_Checks {
+
+	/** Seconds for which something may wait before an owner should know. */
+	private const LONG = 15 * MINUTE_IN_SECONDS;
+
+	/**
+	 * All of them. Takes seconds at worst.
+	 *
+	 * @return array<string, Check>
+	 */
+	public static function run(): array {
+		$checks = Push_Server_Client::get()->testConnection();
+		if ( count( $checks ) > 1 ) {
+			$checks['spool'] = self::spool();
+			$checks['https'] = self::https();
+		}
+		return $checks;
+	}
+
+	/**
+	 * What waits in the table.
+	 */
+	public static function spool(): Check {
+		$waiting = ( new Push_Server_Spool() )->waiting();
+		if ( null === $waiting ) {
+			return new Check( 'spool', CheckStatus::Error, __( 'The table for what waits is not there. Deactivate the plugin and activate it again.', 'push-server' ) );
+		}
+		list( $count, $age ) = $waiting;
+		if ( 0 === $count ) {
+			return new Check( 'spool', CheckStatus::Ok, __( 'Nothing waits to be sent.', 'push-server' ) );
+		}
+		$message = sprintf(
+			/* translators: 1: number of batches, 2: a time such as "5 mins" */
+			_n( '%1$d batch waits to be sent, for %2$s.', '%1$d batches wait to be sent, the oldest for %2$s.', $count, 'push-server' ),
+			$count,
+			human_time_diff( time() - $age )
+		);
+		return new Check( 'spool', $age > self::LONG ? CheckStatus::Warning : CheckStatus::Ok, $message );
+	}
+
+	/**
+	 * Whether browsers will let a page of this site use the push server.
+	 */
+	public static function https(): Check {
+		$is_plain = 'https' !== wp_parse_url( (string) Push_Server_Client::get()->url(), PHP_URL_SCHEME );
+		if ( $is_plain && 'https' === wp_parse_url( home_url(), PHP_URL_SCHEME ) ) {
+			return new Check( 'https', CheckStatus::Error, __( 'This site is on https, so browsers refuse a push server on http: PUSH_URL must begin with https://.', 'push-server' ) );
+		}
+		return new Check( 'https', CheckStatus::Ok, __( 'Pages of this site may use this address.', 'push-server' ) );
+	}
+}

@@ -1,0 +1,189 @@
+<?php
+/**
+ * From something that happened to the users who are told of it.
+ *
+ * @package Push_Server
+ */
+
+declare( strict_types=1 );
+
+defined( 'ABSPATH' ) || exit;
+
+/**
+ * Tells users: keeps a notification for each, and publishes it to his channel.
+ *
+ * Rules:
+ *
+ * - Nobody is told of a post that he may not view, nor of what he did himself.
+ * - Every user reads his own language.
+ * - What is kept and published is plain text.
+ */
+final class Push_Server_Notifier {
+
+	private const TITLE_LENGTH  = 200;
+	private const TEXT_LENGTH   = 300;
+	private const SENDER_LENGTH = 100;
+
+	/**
+	 * Tell users what happened. Called after the response.
+	 *
+	 * @param int[]                $user_ids Whom.
+	 * @param string               $kind     What: "comment", "reply", "mention", "review" and so on.
+	 * @param array<string, mixed> $about    `source`, `post` (WP_Post or null), `sender`, `text`, `url`.
+	 * @param callable(): string   $title    The title in the language of whoever reads it.
+	 */
+	public static function tell( array $user_ids, string $kind, array $about, callable $title ): void {
+		$post = $about['post'] ?? null;
+		/**
+		 * Filters who is told.
+		 *
+		 * @param int[]  $user_ids The users.
+		 * @param string $kind     What happened.
+		 * @param array  $about    The details: source, post, sender, text, url.
+		 */
+		$user_ids = (array) apply_filters( 'push_server_recipients', $user_ids, $kind, $about );
+		foreach ( array_unique( array_map( 'intval', $user_ids ) ) as $user_id ) {
+			$user = get_userdata( $user_id );
+			if ( ! $user || is_user_spammy( $user ) || ( $post && ! self::may_view( $user_id, $post ) ) ) {
+				continue;
+			}
+			$switched = switch_to_locale( get_user_locale( $user_id ) );
+			$item     = array(
+				'user_id' => $user_id,
+				'blog_id' => get_current_blog_id(),
+				'post_id' => $post ? $post->ID : 0,
+				'source'  => $about['source'],
+				'kind'    => $kind,
+				'title'   => self::line( $title(), self::TITLE_LENGTH ),
+				'text'    => self::line( $about['text'] ?? '', self::TEXT_LENGTH ),
+				'sender'  => self::line( $about['sender'] ?? '', self::SENDER_LENGTH ),
+				'url'     => esc_url_raw( $about['url'] ?? '' ),
+			);
+			if ( $switched ) {
+				restore_previous_locale();
+			}
+			/**
+			 * Filters a notification before it is kept and published.
+			 *
+			 * @param array|false $item    `title`, `text`, `sender` and `url` may be changed; false: tell him nothing.
+			 * @param string      $kind    What happened.
+			 * @param int         $user_id Who is told.
+			 */
+			$item = apply_filters( 'push_server_notification', $item, $kind, $user_id );
+			if ( is_array( $item ) ) {
+				self::deliver( $user_id, $item );
+			}
+		}
+	}
+
+	/**
+	 * See push_notify().
+	 *
+	 * @param int|int[]|WP_User    $to    Whom.
+	 * @param string               $title What has happened.
+	 * @param array<string, mixed> $args  See there.
+	 */
+	public static function custom( $to, string $title, array $args ): bool {
+		$user_ids = array_filter( array_map( 'intval', $to instanceof WP_User ? array( $to->ID ) : (array) $to ) );
+		$title    = self::line( $title, self::TITLE_LENGTH );
+		if ( ! $user_ids || '' === $title || ! Push_Server_Settings::is_begun() ) {
+			return false;
+		}
+		$kind   = sanitize_key( $args['kind'] ?? 'custom' );
+		$source = preg_match( '/\A[A-Za-z0-9_-]{1,60}\z/', (string) ( $args['source'] ?? '' ) ) ? $args['source'] : wp_generate_uuid4();
+		$about  = array(
+			'source' => self::source( $kind, $source ),
+			'post'   => (int) ( $args['post'] ?? 0 ),
+			'sender' => (string) ( $args['sender'] ?? '' ),
+			'text'   => (string) ( $args['text'] ?? '' ),
+			'url'    => (string) ( $args['url'] ?? '' ),
+		);
+		Push_Server_Outbox::add( $about['source'] . '-' . md5( implode( ' ', $user_ids ) ), array( self::class, 'tell_custom' ), array( $user_ids, $kind, $about, $title ) );
+		return true;
+	}
+
+	/**
+	 * The job of custom().
+	 *
+	 * @param int[]                $user_ids Whom.
+	 * @param string               $kind     As the caller named it.
+	 * @param array<string, mixed> $about    The details, with the post's id.
+	 * @param string               $title    In the caller's language.
+	 */
+	public static function tell_custom( array $user_ids, string $kind, array $about, string $title ): void {
+		if ( $about['post'] ) {
+			$about['post'] = get_post( $about['post'] );
+			if ( ! $about['post'] ) {
+				return;
+			}
+		}
+		self::tell( $user_ids, $kind, array( 'post' => $about['post'] ? $about['post'] : null ) + $about, static fn (): string => $title );
+	}
+
+	/**
+	 * Whether a user may view a post, now.
+	 *
+	 * @param int     $user_id The user.
+	 * @param WP_Post $post    The post.
+	 */
+	public static function may_view( int $user_id, WP_Post $post ): bool {
+		if ( '' !== $post->post_password ) {
+			// Who knows the password is not known here.
+			$may = user_can( $user_id, 'edit_post', $post->ID );
+		} else {
+			$may = is_post_publicly_viewable( $post ) || user_can( $user_id, 'read_post', $post->ID );
+		}
+		/**
+		 * Filters whether a user may view a post; for plugins that restrict content.
+		 *
+		 * @param bool    $may     As WordPress sees it.
+		 * @param int     $user_id The user.
+		 * @param WP_Post $post    The post.
+		 */
+		return (bool) apply_filters( 'push_server_may_view', $may, $user_id, $post );
+	}
+
+	/**
+	 * What a notification is about, in a word that is unique in the network.
+	 *
+	 * @param string     $kind What happened.
+	 * @param int|string $id   To what.
+	 */
+	public static function source( string $kind, $id ): string {
+		return substr( get_current_blog_id() . "-$kind-$id", 0, 100 );
+	}
+
+	/**
+	 * Text for a notification: without HTML, on one line, and not too long.
+	 *
+	 * @param string $text   What somebody wrote.
+	 * @param int    $length Characters.
+	 */
+	public static function line( string $text, int $length ): string {
+		$text = wp_check_invalid_utf8( strip_shortcodes( $text ), true );
+		$text = html_entity_decode( wp_strip_all_tags( $text, true ), ENT_QUOTES | ENT_HTML5, 'UTF-8' );
+		$text = trim( (string) preg_replace( '/[\p{C}\s]+/u', ' ', $text ) );
+		return mb_strlen( $text ) > $length ? rtrim( mb_substr( $text, 0, $length - 1 ) ) . '…' : $text;
+	}
+
+	/**
+	 * Keep it, and publish it.
+	 *
+	 * @param int                  $user_id Whom.
+	 * @param array<string, mixed> $row     The row.
+	 */
+	private static function deliver( int $user_id, array $row ): void {
+		$item = Push_Server_Inbox::add( $row );
+		if ( null === $item ) {
+			return;
+		}
+		Push_Server_Client::publish( "user:$user_id", array( 'type' => 'notification' ) + $item );
+		/**
+		 * Fires when a user has been told something; for instance to send a mail to whoever is away.
+		 *
+		 * @param array $item    What he was told: id, kind, title, text, sender, at, url.
+		 * @param int   $user_id The user.
+		 */
+		do_action( 'push_server_notified', $item, $user_id );
+	}
+}

@@ -1,0 +1,26 @@
+<?php
+
+/**
+ * A must-use plugin of the tests: switches the plugin off for one of the two ports, stops mail, and
+ * lets a test run what a developer would write.
+ */
+
+declare(strict_types=1);
+
+add_filter('pre_wp_mail', '__return_true');
+add_filter('wp_is_application_passwords_available', '__return_false');
+
+if (getenv('PUSH_OFF')) {
+    add_filter('option_active_plugins', static fn ($plugins) => array_diff($plugins, ['push-server/push-server.php']));
+}
+
+// PHP that a test has put into a file, run as part of a request of whoever asks for it.
+add_action('init', static function (): void {
+    $code = getenv('PUSH_PROBE') . '/' . basename($_GET['probe'] ?? '-') . '.php';
+    if (is_file($code)) {
+        $result = (static fn () => require $code)();
+        header('Content-Type: application/json');
+        echo json_encode($result, JSON_PARTIAL_OUTPUT_ON_ERROR);
+        exit;
+    }
+}, 99);
