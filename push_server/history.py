@@ -95,7 +95,15 @@ class ChannelLog:
             return History(head, reset=TAG)
         return History(head, missed)
 
-    def after(self, offset: int, limit: int) -> History:
-        """At most `limit` publications in the window with an offset above this one."""
-        skip = max(offset - self.floor.offset, 0)
+    def page(self, since: int | Position, limit: int) -> History:
+        """At most `limit` publications in the window beyond an offset, or missed since a place."""
+        if isinstance(since, Position):
+            found = self.since(since)
+            return History(found.head, found.publications[:limit], found.reset)
+        skip = max(since - self.floor.offset, 0)
         return History(self.head, list(islice(self.window, skip, skip + limit)))
+
+    def reaches(self, since: int | Position) -> bool:
+        """Whether there is nothing more to be had of what lies beyond."""
+        offset = since if isinstance(since, int) else since.offset
+        return self.whole or offset >= self.floor.offset

@@ -160,7 +160,7 @@ def test_trimming_makes_a_part_whole() -> None:
 )
 def test_reading_page_by_page(after: int, limit: int, expected: list[int]) -> None:
     log = filled(6, replace(PLENTY, history_size=3))
-    assert offsets(log.after(after, limit)) == expected
+    assert offsets(log.page(after, limit)) == expected
 
 
 @given(

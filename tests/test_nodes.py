@@ -142,3 +142,19 @@ def test_a_log_lost_while_clients_are_connected(
         one.api("publish", channel="room", data=3)
         for reader in (here, there):
             assert reader.take(1)[0].value["data"] == 3
+
+
+def test_what_one_node_acknowledged_the_other_has_in_its_history(
+    pair: tuple[PushServer, PushServer], own: RedisServer
+) -> None:
+    one, two = pair
+    with two.sse(two.token("1"), "room"):
+        for number in range(1, 41):
+            if number % 4 == 0:
+                own.cli("CLIENT", "KILL", "TYPE", "pubsub")  # so the other node hears it late
+            answer = one.api("publish", channel="room", data=number)
+            found = two.api("history", channel="room", since=number - 1)
+            assert (found["offset"], answer["offset"]) == (number, number)
+            assert [kept["data"] for kept in found["publications"]] == [number]
+            cursor = found["cursor"]
+            assert two.api("history", channel="room", since=cursor)["publications"] == []

@@ -18,7 +18,7 @@ from redis_server import RedisServer
 from test_brokers import ask, head_of, in_loop, offsets, publish, published, resume
 
 from push_server.brokers import redis as redis_broker
-from push_server.brokers import redis_link
+from push_server.brokers import redis_link, redis_rooms
 from push_server.brokers.redis import RedisBroker
 from push_server.channels import Namespace, Namespaces
 from push_server.errors import BadInput, PushError, StorageFull, Unavailable
@@ -181,7 +181,7 @@ async def test_only_channels_with_subscribers_are_listened_to(redis: RedisServer
 async def test_a_room_is_kept_a_while_and_then_left(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_broker, "LINGER", 0.2)
+    monkeypatch.setattr(redis_rooms, "LINGER", 0.2)
     monkeypatch.setattr(redis_broker, "TICK", 0.05)
     prefix = f"t-{secrets.token_hex(6)}:"
     async with nodes(redis, 2, prefix) as (one, two):
@@ -196,7 +196,7 @@ async def test_a_room_is_kept_a_while_and_then_left(
         await one.subscribe("a")
         await publish(two.broker, "a", 3)
         await until(lambda: one.offsets() == [1, 3])
-        assert one.broker._windows.cost < 5_000
+        assert one.broker._rooms._windows.cost < 5_000
         # Left and joined in one breath: it is still heard.
         for _ in range(20):
             one.broker.leave("a")
@@ -383,7 +383,7 @@ async def test_a_new_command_connection_reads_what_was_missed(own: RedisServer) 
 async def test_what_an_earlier_connection_of_ours_sent_is_heard(redis: RedisServer) -> None:
     """It was answered 503, and carried out all the same when Redis went on."""
     async with nodes(redis, 2) as (one, two):
-        call = one.broker._placing(ask("a", 1), time.time())
+        call = one.broker._log.placing(ask("a", 1), one.broker._origin, time.time())
         args = list(call.args)
         args[2] = f"{one.broker._node}.{one.broker._link.generation - 1}"
         await two.broker._link.one(call._replace(args=args))
@@ -616,7 +616,7 @@ async def test_a_log_that_lost_its_tail_and_grew_again(always: RedisServer) -> N
         grown = [await publish_when_back(one.broker, "a", number) for number in range(201, 231)]
         assert grown[-1] == 120
         head = client._replace(offset=120, tag=tag_of("id230"))
-        await until(lambda: all(n.broker._windows.head("a") == head for n in (one, two)))
+        await until(lambda: all(n.broker._rooms._windows.head("a") == head for n in (one, two)))
         for node in (one, two):
             assert (await resume(node.broker, "a", client)).reset == TAG
             # Those who were there all the time are told as well, and once.
@@ -739,8 +739,8 @@ async def test_foreign_entries_in_a_stream_stop_nobody(own: RedisServer) -> None
         own.cli("DEL", "p:c:a")
         own.cli("SET", "p:c:a", "a string")
         assert await publish(two.broker, "a", 5) == [1]
-        head = (await one.broker._fetch("a", "head")).head
-        await until(lambda: all(n.broker._windows.head("a") == head for n in (one, two)))
+        head = (await one.broker._log.heads(["a"]))[1][0]
+        await until(lambda: all(n.broker._rooms._windows.head("a") == head for n in (one, two)))
         await publish(two.broker, "a", 6)
         await until(lambda: one.ids()[-1] == two.ids()[-1] == "id6")
 
@@ -832,7 +832,7 @@ async def test_a_stream_is_trimmed_in_redis_too(redis: RedisServer) -> None:
 @in_loop
 async def test_a_window_that_memory_has_no_room_for_is_read_each_time(redis: RedisServer) -> None:
     async with nodes(redis) as (node,):
-        node.broker._windows._budget = 1
+        node.broker._rooms._windows._budget = 1
         await publish(node.broker, "a", *range(1, 21))
         place = (await head_of(node.broker, "a"))._replace(offset=5, tag=tag_of("id5"))
         for _ in range(2):

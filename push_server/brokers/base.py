@@ -12,6 +12,7 @@ Imported by the brokers, and by the hub and the doors for the interface.
 
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
@@ -82,6 +83,8 @@ class Broker(ABC):
         self.deliver = deliver
         self.revoked = revoked
         self.clock = clock
+        self.counts: Counter[str] = Counter()
+        """What happened since the start that only the broker sees, for `stats` and `/metrics`."""
         self.roster = Roster()
         """Who is present; brokers of several nodes put one here that all of them share."""
 
@@ -131,8 +134,11 @@ class Broker(ABC):
         """
 
     @abstractmethod
-    async def history(self, channel: str, after: int, limit: int) -> History:
-        """At most `limit` kept publications with an offset above `after`, oldest first."""
+    async def history(self, channel: str, since: int | Position, limit: int) -> History:
+        """At most `limit` kept publications beyond an offset or a position, oldest first.
+
+        The answer covers everything that any node acknowledged before the call was made.
+        """
 
     @abstractmethod
     async def claim(self, key: str, ttl: float) -> bool:

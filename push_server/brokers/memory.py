@@ -131,9 +131,9 @@ class MemoryBroker(Broker):
         """Answer from the logs."""
         return {channel: self._log(channel).since(position) for channel, position in since.items()}
 
-    async def history(self, channel: str, after: int, limit: int) -> History:
+    async def history(self, channel: str, since: int | Position, limit: int) -> History:
         """Answer from the log."""
-        return self._log(channel).after(after, limit)
+        return self._log(channel).page(since, limit)
 
     async def claim(self, key: str, ttl: float) -> bool:
         """Claim in memory: a restart forgets the claims, and changes nothing else."""

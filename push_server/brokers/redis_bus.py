@@ -1,8 +1,9 @@
 """The bus: which names we listen to, on a connection that comes back by itself.
 
 Redis Pub/Sub forgets whoever is not there, and a connection can go deaf without closing. So the
-bus only wakes and carries: it says since when a name is heard without a gap (`wait`), and tells
-the broker after each new beginning (`begun`), which then reads what it may have missed.
+bus only wakes and carries: it says since when a name is heard without a gap (`since`), and tells
+the broker when one begins to be heard (`confirmed`), and when all of them are on a new connection
+(`begun`): then what may have been missed has to be read.
 
 Only the event loop runs this. Imported by the Redis broker.
 """
@@ -35,28 +36,40 @@ class Bus:
         self,
         address: RedisAddress,
         heard: Callable[[str, bytes], None],
+        confirmed: Callable[[str], None],
         begun: Callable[[], None],
     ) -> None:
-        self.up = False
-        """Whether every name we had at the beginning of this connection is heard."""
-        self.down_since: float | None = None
         self._address = address
         self._heard = heard
+        self._confirmed = confirmed
         self._begun = begun
-        self._names: dict[str, asyncio.Future[int]] = {}
-        """Name -> the number of the connection since which it is heard."""
+        self._up = asyncio.Event()
+        self._names: dict[str, int] = {}
+        """Name -> the number of the connection since which it is heard; 0: it is not."""
         self._orders: list[tuple[str, str]] = []
         self._ordered = asyncio.Event()
         self._unconfirmed: Counter[str] = Counter()
+        """Name -> how many answers to SUBSCRIBE are still to come."""
+        self._beginning = 0
+        """How many of them until every name is heard that this connection began with."""
         self._connections = 0
         self._task: asyncio.Task[None] | None = None
         self._listening = False
         self._given_up = asyncio.Event()
         self._complaint = ""
 
-    def start(self) -> None:
-        """Begin to listen."""
+    @property
+    def up(self) -> bool:
+        """Whether every name we had at the beginning of this connection is heard."""
+        return self._up.is_set()
+
+    async def start(self) -> None:
+        """Begin to listen. Raises `Unavailable` if nothing is heard in time."""
         self._task = asyncio.create_task(self._run(), name="redis-bus")
+        try:
+            await asyncio.wait_for(self._up.wait(), PATIENCE)
+        except TimeoutError:
+            raise unavailable("the bus is silent") from None
 
     async def close(self) -> None:
         """Stop listening."""
@@ -66,40 +79,24 @@ class Bus:
     def join(self, name: str) -> None:
         """Listen to a name from now on."""
         if name not in self._names:
-            self._names[name] = asyncio.get_running_loop().create_future()
+            self._names[name] = 0
             self._order("SUBSCRIBE", name)
 
     def leave(self, name: str) -> None:
         """Listen to a name no more."""
-        confirmed = self._names.pop(name, None)
-        if confirmed is not None:
-            confirmed.cancel()
+        if self._names.pop(name, None) is not None:
             self._order("UNSUBSCRIBE", name)
 
     def _order(self, command: str, name: str) -> None:
         # Without a connection there is nothing to order: the next one begins with all names.
         if self._listening:
             self._orders.append((command, name))
+            self._unconfirmed[name] += command == "SUBSCRIBE"
             self._ordered.set()
 
-    async def wait(self, name: str) -> int:
-        """The number of the connection since which a name is heard without a gap.
-
-        Raises `Unavailable` if that takes too long.
-        """
-        confirmed = self._names[name]
-        if not confirmed.done():
-            await asyncio.wait([confirmed], timeout=PATIENCE)
-        if not confirmed.done() or confirmed.cancelled():
-            raise unavailable("the bus is silent")
-        return confirmed.result()
-
-    def since(self, name: str) -> int | None:
-        """The same without waiting; `None` while it is not heard."""
-        confirmed = self._names.get(name)
-        if confirmed is None or not confirmed.done() or confirmed.cancelled():
-            return None
-        return confirmed.result()
+    def since(self, name: str) -> int:
+        """The number of the connection since which a name is heard without a gap; 0: it is not."""
+        return self._names.get(name, 0)
 
     def reconnect(self, reason: str) -> None:
         """Give this connection up and make another."""
@@ -122,15 +119,11 @@ class Bus:
             pause = min(2 * pause, RETRY_SECONDS[1])
 
     def _forget(self) -> None:
-        if self.up or self.down_since is None:
-            self.down_since = asyncio.get_running_loop().time()
-        self.up = False
+        self._up.clear()
         self._listening = False
         self._orders.clear()
         self._unconfirmed.clear()
-        for name, confirmed in self._names.items():
-            if confirmed.done():
-                self._names[name] = asyncio.get_running_loop().create_future()
+        self._names = dict.fromkeys(self._names, 0)
 
     async def _listen(self) -> None:
         ear = await Ear.open(self._address)
@@ -138,6 +131,8 @@ class Bus:
             self._listening = True
             self._given_up.clear()
             self._orders = [("SUBSCRIBE", name) for name in self._names]
+            self._unconfirmed = Counter(self._names.keys())
+            self._beginning = len(self._names)
             self._ordered.set()
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._speak(ear))
@@ -153,8 +148,6 @@ class Bus:
             self._ordered.clear()
             orders, self._orders = self._orders, []
             for command, names in _runs(orders):
-                if command == "SUBSCRIBE":
-                    self._unconfirmed.update(names)
                 await ear.send(command, names)
 
     async def _hear(self, ear: Ear) -> None:
@@ -169,15 +162,15 @@ class Bus:
 
     def _confirm(self, name: str) -> None:
         self._unconfirmed[name] -= 1
-        if self._unconfirmed[name] > 0:
-            return  # left and joined again: this is the first answer of two
-        del self._unconfirmed[name]
-        confirmed = self._names.get(name)
-        if confirmed is not None and not confirmed.done():
-            confirmed.set_result(self._connections)
-        if not self.up and not self._unconfirmed and not self._orders:
-            self.up = True
-            self.down_since = None
+        # Left and joined again: the first answer of two says nothing.
+        if self._unconfirmed[name] <= 0:
+            del self._unconfirmed[name]
+            if name in self._names:
+                self._names[name] = self._connections
+                self._confirmed(name)
+        self._beginning -= 1
+        if self._beginning == 0:
+            self._up.set()
             self._begun()
 
 

@@ -1,4 +1,4 @@
-"""The connections to Redis: one that asks, one that listens.
+"""The connections to Redis: one that asks, one that listens, and others aside.
 
 The link sends what gathered while it waited for the last replies in one write and reads as many
 replies back. It belongs to a task of its own; whoever asks only waits for a future. So a caller
@@ -6,10 +6,13 @@ that is cancelled leaves no reply behind for the next one, which is how one user
 another's data (CVE-2023-28858). Whatever else goes wrong between a command and its reply, this
 connection is closed and never used again.
 
-Nobody waits longer than `PATIENCE` for an answer. One that does not come in time is
-`Unavailable`, which says that nobody knows whether it happened.
+What is asked goes before what is only read, so that a crowd of clients coming back does not hold
+up those who publish. Nobody waits longer than `PATIENCE` for an answer, and `READ_PATIENCE` for
+something to read. An answer that does not come in time is `Unavailable`, which says that nobody
+knows whether it happened.
 
-Only the event loop runs this. Imported by the Redis broker; the only importer of redis.
+Only the event loop runs this. Imported by the Redis broker and whoever else talks to a Redis; the
+only importer of redis.
 """
 
 import asyncio
@@ -42,7 +45,9 @@ from push_server.errors import PushError, StorageFull, Unavailable
 __all__ = [
     "FAILURES",
     "PATIENCE",
+    "READ_PATIENCE",
     "RETRY_SECONDS",
+    "Aside",
     "Call",
     "Ear",
     "Link",
@@ -54,9 +59,14 @@ __all__ = [
 
 PATIENCE = 1.5
 """Seconds for an answer; whoever publishes hears `Unavailable` within two."""
+READ_PATIENCE = 5.0
+"""Seconds for something to read: refusing a client that waits makes more work than serving it."""
+CONNECT_SECONDS = 5.0
 SILENCE = 5.0
 """Seconds in which a listening connection must hear something: it has its own heartbeat."""
 BATCH_COMMANDS = 500
+BATCH_READS = 100
+"""Commands in one write; what is asked meanwhile waits for their replies."""
 RETRY_SECONDS = (0.05, 1.0)
 """The first and the longest pause between two attempts to connect."""
 
@@ -103,9 +113,11 @@ class ServerInfo(NamedTuple):
 class _Job:
     commands: Sequence[Command]
     answer: asyncio.Future[list[Any]]
+    reads: bool
+    """It changes nothing: if its answer is lost, it is asked again."""
 
 
-def _connection(address: RedisAddress, timeout: float) -> AnyConnection:
+def _connection(address: RedisAddress, timeout: float | None) -> AnyConnection:
     """A connection that is closed as yet; it never connects again by itself."""
     options: dict[str, Any] = {
         "db": address.db,
@@ -151,7 +163,7 @@ def reason_of(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
-async def _ask(connection: AnyConnection, *command: str) -> Any:
+async def _ask(connection: AnyConnection, *command: str | bytes) -> Any:
     await connection.send_packed_command(connection.pack_command(*command), check_health=False)
     return await connection.read_response()
 
@@ -209,6 +221,10 @@ class Link:
         self._stamp = stamp
         self._changed = changed
         self._jobs: deque[_Job] = deque()
+        self._reads: deque[_Job] = deque()
+        self._heard_at: float | None = None
+        """When the last reply came, while more are to come."""
+        self._exchanging = asyncio.timeout(None)
         self._wake = asyncio.Event()
         self._came_up = asyncio.Event()
         self._closing = False
@@ -235,17 +251,37 @@ class Link:
 
         Raises `Unavailable` if the replies do not come in time: then nobody knows.
         """
+        return await self._queue(commands, reads=False)
+
+    async def read(self, *commands: Command) -> list[Any]:
+        """The same for what may wait until everything that was asked is answered."""
+        return await self._queue(commands, reads=True)
+
+    async def _queue(self, commands: Sequence[Command], reads: bool) -> list[Any]:
         if self._closing:
             raise Unavailable("broker_closed", "The log is closed.", retry_after=1)
         loop = asyncio.get_running_loop()
-        job = _Job(commands, loop.create_future())
-        self._jobs.append(job)
+        job = _Job(commands, loop.create_future(), reads)
+        (self._reads if reads else self._jobs).append(job)
         self._wake.set()
-        expiry = loop.call_later(PATIENCE, _fail, job, "no answer in time")
+        expiry = loop.call_later(READ_PATIENCE if reads else PATIENCE, self._expire, job)
         try:
             return await job.answer
         finally:
             expiry.cancel()
+
+    def _expire(self, job: _Job, turns: int = 2) -> None:
+        """Wait for an answer no longer."""
+        loop = asyncio.get_running_loop()
+        if job.answer.done():
+            return
+        if turns:
+            # If the loop was late, the answer may be here, and not looked at yet.
+            loop.call_soon(self._expire, job, turns - 1)
+            return
+        _fail(job, "no answer in time")
+        if self._heard_at is not None and loop.time() - self._heard_at >= PATIENCE:
+            self._exchanging.reschedule(loop.time())
 
     async def wait(self) -> None:
         """Return when the connection is up. Raises `Unavailable` if that takes too long."""
@@ -262,12 +298,14 @@ class Link:
         return reply
 
     async def _connect(self) -> AnyConnection:
-        connection = _connection(self._address, PATIENCE)
+        # Its own timeout would blame Redis when it is the loop that is late.
+        connection = _connection(self._address, None)
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-            self._server = await _inspect(connection)
-            for script in self._scripts:
-                await _ask(connection, "SCRIPT", "LOAD", script.text)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await connection.connect()  # type: ignore[no-untyped-call]
+                self._server = await _inspect(connection)
+                for script in self._scripts:
+                    await _ask(connection, "SCRIPT", "LOAD", script.text)
         except BaseException:
             await _close(connection)
             raise
@@ -309,42 +347,44 @@ class Link:
 
     async def _serve(self, connection: AnyConnection) -> None:
         """Exchange until the connection fails or the link is closed and nothing is left."""
-        while self._jobs or not self._closing:
-            if not self._jobs:
+        while self._jobs or self._reads or not self._closing:
+            if not self._jobs and not self._reads:
                 self._wake.clear()
                 await self._wake.wait()
                 await _check_open(connection)
                 continue
-            batch: list[_Job] = []
-            size = 0
-            while self._jobs and size < BATCH_COMMANDS:
-                job = self._jobs.popleft()
-                if not job.answer.done():  # else its time was over before it was sent
-                    batch.append(job)
-                    size += len(job.commands)
+            batch = [*_taken(self._jobs, BATCH_COMMANDS), *_taken(self._reads, BATCH_READS)]
             try:
                 await self._exchange(connection, batch)
             except BaseException as error:
-                for job in batch:
-                    _fail(job, reason_of(error))
+                for job in reversed(batch):
+                    if job.reads:
+                        self._reads.appendleft(job)
+                    else:
+                        _fail(job, reason_of(error))
                 raise
+            finally:
+                self._heard_at = None
 
     async def _exchange(self, connection: AnyConnection, batch: Sequence[_Job]) -> None:
+        loop = asyncio.get_running_loop()
         commands = [self._packable(command) for job in batch for command in job.commands]
         packed = connection.pack_commands(commands)
-        async with asyncio.timeout(PATIENCE):
+        self._heard_at = loop.time()
+        async with asyncio.timeout(None) as self._exchanging:
             await connection.send_packed_command(packed, check_health=False)
-        for job in batch:
-            replies: list[Any] = []
-            for _ in job.commands:
-                try:
-                    replies.append(await connection.read_response())
-                except ResponseError as error:
-                    replies.append(error)
-            if not job.answer.done():
-                job.answer.set_result(replies)
-            if any(isinstance(reply, NoScriptError) for reply in replies):
-                raise Unusable("the scripts were flushed")  # a new connection loads them
+            for job in batch:
+                replies: list[Any] = []
+                for _ in job.commands:
+                    try:
+                        replies.append(await connection.read_response())
+                    except ResponseError as error:
+                        replies.append(error)
+                self._heard_at = loop.time()
+                if not job.answer.done():
+                    job.answer.set_result(replies)
+                if any(isinstance(reply, NoScriptError) for reply in replies):
+                    raise Unusable("the scripts were flushed")  # a new connection loads them
 
     def _packable(self, command: Command) -> tuple[str | bytes | int | float, ...]:
         if not isinstance(command, Call):
@@ -353,6 +393,18 @@ class Link:
         stamp = self._stamp(self._server) if command.stamped else ()
         script = command.script.sha
         return ("EVALSHA", script, len(command.keys), *command.keys, *stamp, *command.args)
+
+
+def _taken(jobs: deque[_Job], most: int) -> list[_Job]:
+    """Take the first jobs, with so many commands or a little more, that anybody waits for."""
+    taken: list[_Job] = []
+    size = 0
+    while jobs and size < most:
+        job = jobs.popleft()
+        if not job.answer.done():  # else its time was over before it was sent
+            taken.append(job)
+            size += len(job.commands)
+    return taken
 
 
 def _explained(error: BaseException) -> str:
@@ -384,6 +436,45 @@ def failure(error: ResponseError) -> PushError:
         )
     log.rejected("broker.refused", "all", reason=reason_of(error))
     return unavailable("it refused the command")
+
+
+class Aside:
+    """A connection beside the broker's, for who asks one thing at a time and may wait long."""
+
+    def __init__(self, connection: AnyConnection) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, address: RedisAddress) -> "Aside":
+        """Connect; raises one of `FAILURES`."""
+        connection = _connection(address, None)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await _close(connection)
+            raise
+        return cls(connection)
+
+    async def ask(self, *command: str | bytes, seconds: float = PATIENCE) -> Any:
+        """The reply to one command.
+
+        Raises `ResponseError` if Redis refuses it, else one of `FAILURES`: then, or if whoever asks
+        is cancelled, the connection is closed, because the reply may still come; the next question
+        opens another.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await _ask(self._connection, *command)
+        except ResponseError:
+            raise
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Hang up."""
+        await _close(self._connection)
 
 
 class Ear:

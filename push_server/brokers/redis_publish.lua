@@ -1,9 +1,11 @@
 -- Publish one message: check the id, give it its place, keep it, trim, tell the other nodes.
 -- One atomic step: either all of it happened or nothing.
 --
--- KEYS[1] and KEYS[2], ARGV[1] to ARGV[4]: see redis_log.lua
+-- KEYS[1], and ARGV[1] to ARGV[3]: see redis_log.lua
+-- KEYS[2]   the channel's stream
 -- KEYS[3]   what is remembered of the id: "<epoch> <offset> <digest> <expires>"
 -- KEYS[4]   channels by the time at which all they keep will be too old, a sorted set
+-- ARGV[4]   the channel
 -- ARGV[5]   bus name of the channel
 -- ARGV[6]   the connection that publishes
 -- ARGV[7]   now, unix seconds
@@ -25,7 +27,7 @@ local TRIM_EVERY = 8
 -- Publications over the age or the bytes go in small steps, twice as fast as new ones come.
 
 local stream, now = KEYS[2], tonumber(ARGV[7])
-local epoch, offset, before, weight = channel_head()
+local epoch, offset, before, weight = channel_head(stream, ARGV[4])
 
 local spent = redis.call('GET', KEYS[3])
 if spent then

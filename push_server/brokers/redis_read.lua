@@ -1,13 +1,15 @@
 -- Where a channel stands, and what it keeps.
 --
--- KEYS[1] and KEYS[2], ARGV[1] to ARGV[4]: see redis_log.lua
+-- KEYS[1], and ARGV[1] to ARGV[3]: see redis_log.lua
+-- KEYS[2]  the channel's stream
+-- ARGV[4]  the channel
 -- ARGV[5]  "head": only where it stands; "all": everything kept; or an offset: what lies beyond
 -- ARGV[6]  the epoch of that offset; of another epoch only the head is told
 --
 -- Returns {epoch, offset, tag, entry, …}. An entry has the form that goes over the bus; one
 -- that is not ours has only its first line.
 
-local epoch, offset, tag = channel_head()
+local epoch, offset, tag = channel_head(KEYS[2], ARGV[4])
 local reply = {digits(epoch), digits(offset), tag}
 local after = tonumber(ARGV[5])
 if ARGV[5] == 'all' then

@@ -172,12 +172,15 @@ def parse_found(channel: str, reply: Sequence[bytes]) -> Found:
     return Found(head, entries, broken)
 
 
-def parse_head(text: bytes | None) -> Position | None:
-    """Where a channel stands, from the field of the log that the scripts keep."""
-    words = (text or b"").split(b" ")
-    if len(words) != 5 or not (words[0].isdigit() and words[1].isdigit()):
-        return None
-    return Position(int(words[0]), int(words[1]), words[2].decode("ascii", "replace"))
+def parse_heads(reply: bytes) -> tuple[int, list[Position]]:
+    """The reply of the heads script: the epoch of the log, and where the channels stand."""
+    words = iter(reply.decode("ascii").split(" "))
+    epoch = int(next(words))
+    heads = [
+        Position(int(own), int(offset), tag)
+        for own, offset, tag in zip(words, words, words, strict=True)
+    ]
+    return epoch, heads
 
 
 def revocation_field(revocation: Revocation) -> bytes:

@@ -111,12 +111,12 @@ class SQLiteBroker(Broker):
             histories[channel] = window.since(since[channel])
         return histories
 
-    async def history(self, channel: str, after: int, limit: int) -> History:
+    async def history(self, channel: str, since: int | Position, limit: int) -> History:
         """Answer from memory if it reaches back that far, else load."""
         window = self._window(channel)
-        if after < window.floor.offset and not window.whole:
+        if not window.reaches(since):
             window = (await self._load([channel]))[channel]
-        return window.after(after, limit)
+        return window.page(since, limit)
 
     def _window(self, channel: str) -> ChannelLog:
         return self._windows.log(channel, self.namespaces.of(channel), self.clock())

@@ -39,6 +39,8 @@ Error = sqlite3.Error
 
 connect_sqlite: Connect = sqlite3.connect
 
+LIBRARY = sqlite3.sqlite_version
+"""The version of SQLite that Python runs on."""
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x70757368
 """Marks the file as ours ("push"), so that no other program's database is ever changed."""

@@ -149,26 +149,21 @@ def history(call: Call) -> Perform:
     since = call.params.get("since", 0)
     if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= HISTORY_LIMIT:
         raise BadInput("params", f"limit is 1 to {HISTORY_LIMIT}.")
-    position = None
     if isinstance(since, str):
-        position = parse_cursor(since).get(channel_key(channel))
-        if position is None:
+        since = parse_cursor(since).get(channel_key(channel))
+        if since is None:
             raise BadInput("params", "The cursor does not speak of this channel.")
     elif isinstance(since, bool) or not isinstance(since, int) or not 0 <= since < OFFSET_LIMIT:
         raise BadInput("params", "since is an offset or a cursor.")
 
     async def perform() -> Result:
-        broker = call.context.broker
-        if position is None:
-            found = await broker.history(channel, since, limit)
-        else:
-            found = (await broker.read({channel: position}))[channel]
+        found = await call.context.broker.history(channel, since, limit)
         result = {
             "channel": channel,
             "epoch": found.head.epoch,
             "offset": found.head.offset,
             "cursor": join_cursor([cursor_entry(channel, found.head)]),
-            "publications": [parse_json(kept.json) for kept in found.publications[:limit]],
+            "publications": [parse_json(kept.json) for kept in found.publications],
         }
         if found.reset is not None:
             result["reset"] = found.reset

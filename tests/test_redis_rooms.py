@@ -1,0 +1,264 @@
+"""The rooms of the Redis broker, and the connection they ask over, when much happens at once."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import pytest
+from redis_server import RedisServer
+from test_brokers import ask, head_of, in_loop, offsets, publish, resume
+from test_redis import nodes, own, until
+
+from push_server.brokers import redis as redis_broker
+from push_server.brokers.redis_link import (
+    BATCH_READS,
+    FAILURES,
+    PATIENCE,
+    Aside,
+    ResponseError,
+    reason_of,
+)
+from push_server.brokers.redis_url import parse_redis_url
+from push_server.errors import PushError, Unavailable
+from push_server.history import EPOCH
+from push_server.positions import Position, tag_of
+
+__all__ = ["own"]
+
+
+@pytest.fixture
+def no_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is found out by the way."""
+    monkeypatch.setattr(redis_broker, "TICK", 1_000)
+
+
+# What has been acknowledged is in every answer.
+
+
+@pytest.mark.usefixtures("no_ticks")
+@in_loop
+async def test_the_history_has_what_another_node_acknowledged(redis: RedisServer) -> None:
+    async with nodes(redis, 2) as (one, two):
+        await publish(one.broker, "a", 1)
+        await until(lambda: two.offsets() == [1])
+        two.broker._bus._heard = lambda *_: None  # deaf: its window stays behind
+        await publish(one.broker, "a", 2, 3)
+        start = (await head_of(one.broker, "a"))._replace(offset=1, tag=tag_of("id1"))
+        found = await two.broker.history("a", 0, 10)
+        assert (offsets(found), found.head.offset) == ([1, 2, 3], 3)
+        await publish(one.broker, "a", 4)
+        found = await two.broker.history("a", start, 2)
+        assert (offsets(found), found.head.offset, found.reset) == ([2, 3], 4, None)
+        assert two.offsets() == [1, 2, 3, 4], "and the subscribers have it, too"
+        assert two.broker.counts["reread"] == 3
+        assert two.restarts == []
+
+
+@pytest.mark.usefixtures("no_ticks")
+@in_loop
+async def test_the_history_is_of_the_log_there_is_now(own: RedisServer) -> None:
+    async with nodes(own, 2) as (one, two):
+        await publish(one.broker, "a", 1, 2)
+        await until(lambda: two.offsets() == [1, 2])
+        start = await head_of(two.broker, "a")
+        own.cli("FLUSHALL")
+        found = await two.broker.history("a", start, 10)
+        assert (found.reset, found.head.offset, offsets(found)) == (EPOCH, 0, [])
+        assert [what[:2] for what in two.restarts] == [("a", EPOCH)]
+        await publish(one.broker, "a", 3)
+        assert offsets(await two.broker.history("a", 0, 10)) == [1]
+
+
+@in_loop
+async def test_a_redis_that_is_away_has_no_history(own: RedisServer) -> None:
+    async with nodes(own) as (node,):
+        await publish(node.broker, "a", 1)
+        own.freeze()
+        with pytest.raises(Unavailable):
+            await node.broker.history("a", 0, 10)
+        own.thaw()
+
+
+# A log that is another, noticed where nothing happens.
+
+
+@in_loop
+async def test_a_flush_is_announced_where_nothing_was_ever_published(own: RedisServer) -> None:
+    async with nodes(own, 2) as (one, two):
+        before = await head_of(one.broker, "a")
+        assert before.offset == 0
+        own.cli("FLUSHALL")
+        await until(lambda: one.restarts and two.restarts, 3.0)
+        for node in (one, two):
+            assert [what[:2] for what in node.restarts] == [("a", EPOCH)]
+            assert (await resume(node.broker, "a", before)).reset == EPOCH
+        assert await head_of(one.broker, "a") == await head_of(two.broker, "a")
+
+
+@in_loop
+async def test_a_flush_is_announced_in_all_rooms_at_once(
+    own: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from push_server.brokers import redis_rooms
+
+    monkeypatch.setattr(redis_rooms, "ROOMS_AT_ONCE", 20)
+    names = ["a", *(f"r{number}" for number in range(300))]
+    async with nodes(own) as (node,):
+        await node.subscribe(*names[1:])
+        await publish(node.broker, "r7", 1)
+        await until(lambda: node.broker._rooms._epoch)
+        own.cli("FLUSHALL")
+        await until(lambda: len(node.restarts) == len(names), 3.0)
+        assert {what[0] for what in node.restarts} == set(names)
+        await publish(node.broker, "r7", 2)
+        assert node.ids("r7") == ["id1", "id2"]
+        assert len(node.restarts) == len(names)
+
+
+@in_loop
+async def test_a_deleted_stream_is_announced_before_anybody_asks(own: RedisServer) -> None:
+    async with nodes(own, 2, "p:") as (one, two):
+        await publish(one.broker, "a", 1)
+        await until(lambda: two.offsets() == [1])
+        own.cli("DEL", "p:c:a")
+        await until(lambda: one.restarts and two.restarts, 3.0)
+
+
+# A crowd.
+
+
+@in_loop
+async def test_a_crowd_of_new_rooms_asks_once(redis: RedisServer) -> None:
+    async with nodes(redis) as (node,):
+        asked: list[int] = []
+        heads = node.broker._log.heads
+
+        async def counted(channels: Sequence[str]) -> tuple[int, list[Position]]:
+            asked.append(len(channels))
+            return await heads(channels)
+
+        node.broker._log.heads = counted  # type: ignore[method-assign]
+        names = [f"user:{number}" for number in range(400)]
+        for name in names:
+            await publish(node.broker, name, 1)
+        found = await asyncio.gather(*(attach(node.broker, name) for name in names))
+        assert [head.offset for head in found] == [1] * 400
+        assert len([size for size in asked if size]) <= 8, asked
+        await publish(node.broker, "user:399", 2)
+        assert node.offsets("user:399") == [1, 2], "the first went to a hub without subscribers"
+
+
+async def attach(broker: redis_broker.RedisBroker, channel: str) -> Position:
+    broker.join(channel)
+    return (await broker.read({channel: None}))[channel].head
+
+
+@in_loop
+async def test_a_room_that_could_not_be_made_ready_is_so_later(own: RedisServer) -> None:
+    async with nodes(own) as (node,):
+        own.cli("ACL", "SETUSER", "default", "-evalsha")
+        node.broker.join("b")
+        for _ in range(2):
+            with pytest.raises(PushError):
+                await node.broker.read({"b": None})
+        own.cli("ACL", "SETUSER", "default", "+evalsha")
+        assert (await node.broker.read({"b": None}))["b"].head.offset == 0
+        await publish(node.broker, "b", 1)
+        assert node.offsets("b") == [1]
+
+
+@in_loop
+async def test_many_rooms_that_cannot_be_read_leave_no_complaint(
+    own: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of many exceptions has to be looked at, or asyncio logs an error for those that are
+    not."""
+    async with nodes(own) as (node,):
+        own.cli("ACL", "SETUSER", "default", "-evalsha")
+        names = [f"r{number}" for number in range(50)]
+        for name in names:
+            node.broker.join(name)
+        with pytest.raises(PushError):
+            await node.broker.read(dict.fromkeys(names))
+        given_up = asyncio.create_task(node.broker.read(dict.fromkeys(names)))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        own.cli("ACL", "SETUSER", "default", "+evalsha")
+    import gc
+
+    gc.collect()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@in_loop
+async def test_who_publishes_goes_before_all_who_read(redis: RedisServer) -> None:
+    async with nodes(redis) as (node,):
+        link = node.broker._link
+        reads = [asyncio.create_task(link.read(("PING",))) for _ in range(2_000)]
+        publishing = asyncio.create_task(node.broker.publish([ask("a", 1)]))
+        await publishing
+        assert sum(read.done() for read in reads) <= 2 * BATCH_READS
+        assert await asyncio.gather(*reads) == [[b"PONG"]] * 2_000
+
+
+@in_loop
+async def test_reading_outlives_a_break_that_publishing_does_not(own: RedisServer) -> None:
+    async with nodes(own) as (node,):
+        own.freeze()
+        reading = asyncio.create_task(node.broker.history("a", 0, 10))
+        started = time.monotonic()
+        (answer,) = await node.broker.publish([ask("a", 1)])
+        assert isinstance(answer, Unavailable)
+        assert PATIENCE <= time.monotonic() - started < 2.0
+        await until(lambda: not node.broker._link.up, 2.0)
+        own.thaw()
+        assert (await reading).reset is None
+        assert time.monotonic() - started < 5.0
+
+
+@in_loop
+async def test_an_answer_that_is_here_counts_though_the_loop_is_late(redis: RedisServer) -> None:
+    async with nodes(redis) as (node,):
+        link = node.broker._link
+        generation = link.generation
+        asking = asyncio.create_task(link.ask(("PING",)))
+        for _ in range(3):  # it has been sent
+            await asyncio.sleep(0)
+        time.sleep(PATIENCE + 0.2)  # noqa: ASYNC251 - the loop is busy
+        assert await asking == [b"PONG"]
+        assert link.up and link.generation == generation
+
+
+# A connection aside.
+
+
+@in_loop
+async def test_a_connection_aside_asks_one_thing_at_a_time(redis: RedisServer) -> None:
+    aside = await Aside.open(parse_redis_url(redis.url))
+    assert await aside.ask("ECHO", b"one") == b"one"
+    with pytest.raises(ResponseError):
+        await aside.ask("NOSUCH")
+    assert await aside.ask("ECHO", "two") == b"two"
+    with pytest.raises(TimeoutError):
+        await aside.ask("BLPOP", f"nothing-{time.time()}", "5", seconds=0.1)
+    assert await aside.ask("ECHO", "three") == b"three", "and not the answer to what was given up"
+    await aside.close()
+
+
+@in_loop
+async def test_a_connection_aside_to_nobody() -> None:
+    with pytest.raises(FAILURES):
+        await Aside.open(parse_redis_url("redis://127.0.0.1:1/0"))
+
+
+# What Redis says is not shown.
+
+
+def test_a_reason_never_quotes_what_came_over_the_wire() -> None:
+    from redis.exceptions import InvalidResponse
+
+    assert "secret" not in reason_of(InvalidResponse("Protocol Error: b'{\"secret\":1}'"))
+    assert reason_of(ResponseError("OOM command not allowed\nmore")) == "OOM command not allowed"
+    assert reason_of(TimeoutError()) == "TimeoutError"
+    assert len(reason_of(OSError("x" * 1000))) == 200
