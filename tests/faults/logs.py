@@ -9,7 +9,7 @@ clock that all processes of a machine share, so no jump of the wall clock moves 
     channels    {name: {"keep": n}}          every channel, and how many publications it keeps
     marker      id                           of the last publication of every channel
     healed      at                           when the last fault was over
-    bounds      {converge, revoke, behind, duplicates, rss_factor, rss_slack, fds_slack,
+    bounds      {converge, revoke, duplicates, rss_factor, rss_slack, fds_slack,
                  log_per_minute}                     seconds, numbers, bytes
     base        at                           when the resources of the warm server were taken
     secrets     [text]                       what no log of a server may contain

@@ -31,8 +31,6 @@ MARKER = "the-last-one"
 WARM_SHARE = 0.15
 """The part of a run after which the server counts as warm."""
 PAGE = 500
-BEHIND_SECONDS = 6.0
-"""How long it may take until a node notices that it hears nothing any more."""
 SHORT_KEEP = 60
 QUOTAS = {"connections_per_user": 64, "connections_per_ip": 10_000, "handshakes_per_ip": 10_000}
 
@@ -196,11 +194,6 @@ class Rig:
         self._reader.close()
         self._faults_file.close()
         self._server_file.close()
-
-    @property
-    def behind(self) -> float:
-        """How far one node may be behind what another has acknowledged."""
-        return BEHIND_SECONDS if self.plan.nodes > 1 else 0.0
 
     # What faults use.
 
@@ -444,7 +437,6 @@ class Rig:
             missing = [crowd.ask("missing") for crowd in self.crowds]
             (self.folder / "missing.json").write_text(json.dumps(missing, indent=1))
         self.converged = self.now() - self.healed
-        time.sleep(self.behind)
         self.read_all(whole=True)
         quiet = self.now() + self.plan.tail
         while self.now() < quiet:
@@ -485,7 +477,6 @@ class Rig:
                 "converge": plan.converge,
                 "revoke": 2.0,
                 "duplicates": 100,
-                "behind": self.behind,
                 "rss_factor": 1.1,
                 "rss_slack": history,
                 # With several nodes, all clients may end up at one.

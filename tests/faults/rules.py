@@ -35,9 +35,7 @@ def durable(known: Known) -> Iterator[str]:
 
 def _not_durable(known: Known, starts: list[float], name: str, ack: Ack) -> str | None:
     covered = False
-    # Another node than the one that acknowledged may be a moment behind.
-    seen_from = ack.at + known.run["bounds"]["behind"]
-    for one in known.passes[bisect_left(starts, seen_from) :]:
+    for one in known.passes[bisect_left(starts, ack.at) :]:
         if one.epoch != ack.epoch:
             if covered:
                 break

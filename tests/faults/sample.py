@@ -20,7 +20,7 @@ HEALED = 90.0
 END = 98.0
 MARKER = "marker"
 BOUNDS = {
-    "converge": 30.0, "revoke": 2.0, "duplicates": 100, "behind": 0.0, "rss_factor": 1.1,
+    "converge": 30.0, "revoke": 2.0, "duplicates": 100, "rss_factor": 1.1,
     "rss_slack": 32 << 20, "fds_slack": 32, "log_per_minute": 10 << 20,
 }
 
