@@ -86,6 +86,32 @@ final class Courier
     }
 
     /**
+     * Ask the server something, if it is there.
+     *
+     * @param string $json a command
+     * @return array<string, mixed> its result
+     * @throws CallFailed
+     */
+    public function ask(string $json): array
+    {
+        if (!$this->breaker->allows()) {
+            throw new Unreachable('paused', 'The push server was away a moment ago.');
+        }
+        try {
+            $answer = $this->api->call($json, $this->config->timeout);
+        } catch (CallFailed $failure) {
+            $this->away($failure);
+            throw $failure;
+        }
+        $result = $answer->status === 200 ? ($answer->json()['result'] ?? null) : null;
+        if (!is_array($result)) {
+            throw $this->api->failure($answer);
+        }
+        $this->finish([], null);
+        return $result;
+    }
+
+    /**
      * @param list<Command> $commands
      */
     private function sendNew(array $commands, Deadline $deadline): ?PushException

@@ -70,6 +70,16 @@ final class Command
     }
 
     /**
+     * A question, which is not kept for later.
+     *
+     * @throws InvalidCall
+     */
+    public static function presence(string $channel): string
+    {
+        return self::encode('presence', self::json(['channel' => Channel::check($channel)], 'The arguments'));
+    }
+
+    /**
      * @param array<string, mixed> $params
      */
     private static function ofData(

@@ -4,9 +4,11 @@ declare(strict_types=1);
 
 namespace PushServer;
 
+use PushServer\Exception\CallFailed;
 use PushServer\Exception\ConfigException;
 use PushServer\Exception\InvalidCall;
 use PushServer\Exception\PushException;
+use PushServer\Exception\Unreachable;
 use PushServer\Http\CurlTransport;
 use PushServer\Http\StreamTransport;
 use PushServer\Http\Transport;
@@ -41,6 +43,7 @@ final class Client
         private readonly ?string $url,
         private readonly ?TokenIssuer $issuer,
         private readonly ?Publisher $publisher,
+        private readonly ?Courier $courier,
         private readonly ?ConnectionTest $test,
         private readonly Journal $journal,
         private readonly bool $strict
@@ -75,7 +78,7 @@ final class Client
             $journal = new Journal($log, self::flags(self::defaultDirectory('settings'), 'settings'));
             $topic = md5(__DIR__ . $problem->getMessage());
             $journal->once($topic, "Nothing is pushed: {$problem->getMessage()}");
-            return new self($problem, null, null, null, null, $journal, false);
+            return new self($problem, null, null, null, null, null, $journal, false);
         }
         return self::assemble($config, $log, $spool, $afterResponse);
     }
@@ -166,6 +169,37 @@ final class Client
     }
 
     /**
+     * Who is in a channel now; its namespace needs `presence` on the push server.
+     *
+     * The one call that waits for an answer: `timeout` at most, and not at all during an outage.
+     *
+     * @return array<int|string, string|null>|null names by user id, null where the token had no name; null
+     *     instead of the array if nobody can tell at the moment
+     * @throws PushException if strict
+     */
+    public function presence(string $channel): ?array
+    {
+        if ($this->courier === null) {
+            return null;
+        }
+        try {
+            $result = $this->courier->ask(Command::presence($channel));
+        } catch (CallFailed | InvalidCall $failure) {
+            if ($this->strict) {
+                throw $failure;
+            }
+            if (!$failure instanceof Unreachable) {
+                $this->journal->once("presence-$failure->reason", "No presence: {$failure->getMessage()}");
+            }
+            return null;
+        }
+        $users = $result['users'] ?? null;
+        return is_array($users)
+            ? array_map(static fn (mixed $user): ?string => is_string($user['name'] ?? null) ? $user['name'] : null, $users)
+            : null;
+    }
+
+    /**
      * Send now; see Publisher::flush().
      *
      * @throws PushException if strict
@@ -230,6 +264,7 @@ final class Client
             $config->url,
             $issuer,
             new Publisher($courier, $journal, $config, $clock, $afterResponse),
+            $courier,
             new ConnectionTest($api, $site, $issuer, $config, $directory, $clock),
             $journal,
             $config->strict

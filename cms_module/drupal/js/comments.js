@@ -1,0 +1,143 @@
+/**
+ * @file
+ * Shows new comments on pages that are open.
+ *
+ * What comes by push is the number of a comment and no more. The page is then
+ * asked for again, as this user sees it, and what is new in it is put where it
+ * stands there: so themes, access and threads are those of the site. Nothing
+ * else of the page is touched; a comment that is being written stays.
+ */
+
+((Drupal, once) => {
+  /** Readers of one page do not all ask at once. */
+  const SPREAD_MS = 1500;
+
+  const SECTION = '[data-push-server-comments]';
+  const COMMENT = 'data-push-server-comment';
+
+  /** @return {HTMLElement[]} */
+  function commentsIn(element) {
+    return [...element.querySelectorAll(`[${COMMENT}]`)];
+  }
+
+  function idOf(comment) {
+    return comment.getAttribute(COMMENT);
+  }
+
+  function find(section, id) {
+    return commentsIn(section).find((comment) => idOf(comment) === id);
+  }
+
+  /** The largest piece around a new comment in which all comments are new. */
+  function pieceOf(comment, fresh, section) {
+    let piece = comment;
+    while (
+      piece.parentElement !== fresh &&
+      commentsIn(piece.parentElement).every((other) => !find(section, idOf(other)))
+    ) {
+      piece = piece.parentElement;
+    }
+    return piece;
+  }
+
+  /** The element of this page that stands for a neighbour of the new piece. */
+  function counterpart(neighbour, section) {
+    const isComment = neighbour.hasAttribute(COMMENT);
+    const comment = isComment ? neighbour : commentsIn(neighbour)[0];
+    let here = comment && find(section, idOf(comment));
+    for (let step = comment; here && step !== neighbour; step = step.parentElement) {
+      here = here.parentElement;
+    }
+    return here;
+  }
+
+  /** Put a piece where it stands in the new page. */
+  function place(piece, fresh, section) {
+    const copy = document.importNode(piece, true);
+    for (let next = piece.previousElementSibling; next; next = next.previousElementSibling) {
+      const here = counterpart(next, section);
+      if (here) {
+        here.after(copy);
+        return copy;
+      }
+    }
+    for (let next = piece.nextElementSibling; next; next = next.nextElementSibling) {
+      const here = counterpart(next, section);
+      if (here) {
+        here.before(copy);
+        return copy;
+      }
+    }
+    // The first comment of all: after the same number of elements.
+    const index = [...piece.parentElement.children].indexOf(piece);
+    section.insertBefore(copy, section.children[Math.min(index, section.children.length)] || null);
+    return copy;
+  }
+
+  function show(fresh, section) {
+    let added = 0;
+    commentsIn(fresh).forEach((comment) => {
+      if (find(section, idOf(comment))) {
+        return;
+      }
+      const piece = place(pieceOf(comment, fresh, section), fresh, section);
+      added += 1;
+      const pieces = piece.hasAttribute(COMMENT) ? [piece] : commentsIn(piece);
+      pieces.forEach((one) => one.classList.add('push-server-new'));
+      Drupal.attachBehaviors(piece);
+    });
+    if (added) {
+      Drupal.announce(Drupal.formatPlural(added, '1 new comment', '@count new comments'));
+    }
+  }
+
+  class Comments {
+    constructor(section) {
+      this.section = section;
+      this.channel = section.getAttribute('data-push-server-comments');
+      this.timer = 0;
+      Drupal.pushServer.subscribe(this.channel, (data) => this.take(data));
+      Drupal.pushServer.on('reset', (channels) => {
+        if (channels.includes(this.channel)) {
+          this.refreshSoon();
+        }
+      });
+    }
+
+    take(data) {
+      const comment = find(this.section, String(data?.comment));
+      if (data?.type === 'gone' && comment) {
+        comment.remove();
+      } else if (data?.type === 'new' && !comment) {
+        this.refreshSoon();
+      }
+    }
+
+    refreshSoon() {
+      this.timer ||= setTimeout(() => {
+        this.timer = 0;
+        this.refresh();
+      }, Math.random() * SPREAD_MS);
+    }
+
+    async refresh() {
+      const answer = await fetch(window.location.href, { credentials: 'same-origin' });
+      if (!answer.ok) {
+        return;
+      }
+      const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+      const fresh = [...page.querySelectorAll(SECTION)].find(
+        (section) => section.getAttribute('data-push-server-comments') === this.channel,
+      );
+      if (fresh) {
+        show(fresh, this.section);
+      }
+    }
+  }
+
+  Drupal.behaviors.pushServerComments = {
+    attach(context) {
+      once('push-server-comments', SECTION, context).forEach((section) => new Comments(section));
+    },
+  };
+})(Drupal, once);

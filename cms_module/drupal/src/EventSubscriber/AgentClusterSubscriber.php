@@ -1,0 +1,42 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Drupal\push_server\EventSubscriber;
+
+use Drupal\Core\Config\ConfigFactoryInterface;
+use Symfony\Component\EventDispatcher\EventSubscriberInterface;
+use Symfony\Component\HttpKernel\Event\ResponseEvent;
+use Symfony\Component\HttpKernel\KernelEvents;
+
+/**
+ * Says "Origin-Agent-Cluster: ?0" with every answer, if document.domain is used.
+ *
+ * Without it, Chromium ignores document.domain. The first document of an origin
+ * decides for all, so files and error pages of the web server need it, too; see
+ * the documentation. Where the web server adds it, switch this off: twice is the
+ * same as not at all.
+ */
+final class AgentClusterSubscriber implements EventSubscriberInterface {
+
+  public function __construct(private readonly ConfigFactoryInterface $configFactory) {}
+
+  /**
+   * Add the header.
+   */
+  public function onResponse(ResponseEvent $event): void {
+    $config = $this->configFactory->get('push_server.settings');
+    if ($event->isMainRequest() && $config->get('agent_cluster') && (string) $config->get('document_domain') !== '') {
+      $event->getResponse()->headers->set('Origin-Agent-Cluster', '?0');
+    }
+  }
+
+  /**
+   * {@inheritdoc}
+   */
+  public static function getSubscribedEvents(): array {
+    // After modules that set security headers of their own.
+    return [KernelEvents::RESPONSE => ['onResponse', -50]];
+  }
+
+}

@@ -1,0 +1,329 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Drupal\push_server\Form;
+
+use Drupal\Core\Config\ConfigFactoryInterface;
+use Drupal\Core\Config\TypedConfigManagerInterface;
+use Drupal\Core\Extension\ModuleHandlerInterface;
+use Drupal\Core\Form\ConfigFormBase;
+use Drupal\Core\Form\FormStateInterface;
+use Drupal\Core\Form\RedundantEditableConfigNamesTrait;
+use Drupal\Core\StringTranslation\TranslatableMarkup;
+use Drupal\push_server\ClientFactory;
+use Drupal\push_server\Health;
+use PushServer\Config;
+use PushServer\Exception\ConfigException;
+use Symfony\Component\DependencyInjection\ContainerInterface;
+
+/**
+ * Connects the site to its push server, and chooses what is live.
+ */
+final class SettingsForm extends ConfigFormBase {
+
+  use RedundantEditableConfigNamesTrait;
+
+  public function __construct(
+    ConfigFactoryInterface $configFactory,
+    TypedConfigManagerInterface $typedConfigManager,
+    private readonly ClientFactory $clients,
+    private readonly Health $health,
+    private readonly ModuleHandlerInterface $modules,
+  ) {
+    parent::__construct($configFactory, $typedConfigManager);
+  }
+
+  /**
+   * {@inheritdoc}
+   */
+  public static function create(ContainerInterface $container): self {
+    return new self(
+      $container->get('config.factory'),
+      $container->get('config.typed'),
+      $container->get(ClientFactory::class),
+      $container->get(Health::class),
+      $container->get('module_handler'),
+    );
+  }
+
+  /**
+   * {@inheritdoc}
+   */
+  public function getFormId(): string {
+    return 'push_server_settings';
+  }
+
+  /**
+   * {@inheritdoc}
+   */
+  public function buildForm(array $form, FormStateInterface $form_state): array {
+    $form['connection'] = [
+      '#type' => 'details',
+      '#title' => $this->t('Connection'),
+      '#open' => TRUE,
+    ];
+    $form['connection']['url'] = [
+      '#type' => 'textfield',
+      '#title' => $this->t('Push server, as browsers see it'),
+      '#description' => $this->t('Such as %url. The push server lists this site in its <code>site_origins</code>.', ['%url' => 'https://push.example.com']),
+      '#config_target' => 'push_server.settings:url',
+    ];
+    $form['connection']['api'] = [
+      '#type' => 'textfield',
+      '#title' => $this->t('Its internal listener, as this host sees it'),
+      '#description' => $this->t('Its <code>internal_listen</code>, such as %url or %path.', [
+        '%url' => 'http://127.0.0.1:6667',
+        '%path' => 'unix:/run/push-server/api.sock',
+      ]),
+      '#config_target' => 'push_server.settings:api',
+    ];
+    $fixed = $this->clients->fixed();
+    foreach (['url', 'api'] as $name) {
+      if (isset($fixed[$name])) {
+        $form['connection'][$name]['#disabled'] = TRUE;
+        $form['connection'][$name]['#description'] = $this->t('settings.php or the environment says %value, and that counts.', ['%value' => (string) $fixed[$name]]);
+      }
+    }
+    $form['connection'] += $this->secrets($fixed);
+    $form['connection']['test'] = [
+      '#type' => 'submit',
+      '#value' => $this->t('Test connection'),
+      '#submit' => ['::testConnection'],
+      '#limit_validation_errors' => [['url'], ['api'], ['token_key_id'], ['api_key_id']],
+      '#ajax' => ['callback' => '::showResults', 'wrapper' => 'push-server-results'],
+    ];
+    $form['connection']['results'] = $this->results($form_state);
+    $form['bridge'] = [
+      '#type' => 'details',
+      '#title' => $this->t('How pages talk to the push server'),
+      '#open' => FALSE,
+    ];
+    $form['bridge']['document_domain'] = [
+      '#type' => 'textfield',
+      '#title' => 'document_domain',
+      '#description' => $this->t('The same as in the settings of the push server, such as %domain. Empty: pages use postMessage, which needs nothing else. With a domain, every other host below it that does the same can reach into the pages of this site.', ['%domain' => 'example.com']),
+      '#config_target' => 'push_server.settings:document_domain',
+    ];
+    $form['bridge']['agent_cluster'] = [
+      '#type' => 'checkbox',
+      '#title' => $this->t('Send <code>Origin-Agent-Cluster: ?0</code> with every page'),
+      '#description' => $this->t('Chromium ignores document.domain without it. Switch this off if the web server adds the header: twice is the same as not at all.'),
+      '#config_target' => 'push_server.settings:agent_cluster',
+      '#states' => ['invisible' => [':input[name="document_domain"]' => ['value' => '']]],
+    ];
+    $form['live'] = [
+      '#type' => 'details',
+      '#title' => $this->t('What is live'),
+      '#open' => TRUE,
+    ];
+    $form['live'] += $this->liveChoices();
+    $form['sending'] = [
+      '#type' => 'details',
+      '#title' => $this->t('Sending and keeping'),
+      '#open' => FALSE,
+    ];
+    $form['sending'] += $this->sendingChoices();
+    return parent::buildForm($form, $form_state);
+  }
+
+  /**
+   * {@inheritdoc}
+   */
+  public function validateForm(array &$form, FormStateInterface $form_state): void {
+    parent::validateForm($form, $form_state);
+    try {
+      Config::fromArray($this->clients->settings($this->entered($form_state)));
+    }
+    catch (ConfigException $problem) {
+      // What is missing is no mistake yet; the connection test names it.
+      foreach (['url', 'api'] as $name) {
+        if (isset($problem->problems[$name]) && $form_state->getValue($name) !== '') {
+          $form_state->setErrorByName($name, $problem->problems[$name]);
+        }
+      }
+    }
+  }
+
+  /**
+   * Go the whole way with what is in the form now.
+   */
+  public function testConnection(array &$form, FormStateInterface $form_state): void {
+    $checks = $this->health->checks($this->clients->create($this->entered($form_state)));
+    $form_state->set('checks', $checks);
+    $form_state->setRebuild();
+  }
+
+  /**
+   * The part of the form that shows how it went.
+   */
+  public function showResults(array &$form): array {
+    return $form['connection']['results'];
+  }
+
+  /**
+   * What of the connection is in the form, even if it is not saved.
+   *
+   * @return array<string, string>
+   *   Settings by name; what is empty counts as missing.
+   */
+  private function entered(FormStateInterface $form_state): array {
+    $entered = [];
+    foreach (['url', 'api', 'token_key_id', 'api_key_id'] as $name) {
+      $value = $form_state->getValue($name);
+      if ($value !== NULL) {
+        $entered[$name] = trim((string) $value);
+      }
+    }
+    return $entered;
+  }
+
+  /**
+   * The secrets: where they come from, or a choice of keys.
+   *
+   * @param array<string, mixed> $fixed
+   *   What settings.php and the environment say.
+   *
+   * @return array<string, mixed>
+   *   Form elements.
+   */
+  private function secrets(#[\SensitiveParameter] array $fixed): array {
+    $elements = [];
+    $titles = ['token_key' => $this->t('Token key'), 'api_key' => $this->t('API key')];
+    foreach ($titles as $name => $title) {
+      if (isset($fixed[$name]) || !$this->modules->moduleExists('key')) {
+        $elements["{$name}_place"] = [
+          '#type' => 'item',
+          '#title' => $title,
+          '#markup' => isset($fixed[$name])
+            ? $this->t('Is in settings.php or in the environment.')
+            : $this->t('Is missing. Put the line that <code>push-server init</code> has printed into settings.php: <code>@line</code>', [
+              '@line' => "\$settings['push_server']['$name'] = '...';",
+            ]),
+        ];
+      }
+      else {
+        $elements["{$name}_id"] = [
+          '#type' => 'key_select',
+          '#title' => $title,
+          '#empty_option' => $this->t('- None -'),
+          '#config_target' => "push_server.settings:{$name}_id",
+        ];
+      }
+    }
+    return $elements;
+  }
+
+  /**
+   * What users are told of.
+   *
+   * @return array<string, mixed>
+   *   Form elements.
+   */
+  private function liveChoices(): array {
+    $choices = [
+      'notify.comment' => $this->t('Notify users of a comment on their content'),
+      'notify.reply' => $this->t('Notify users of a reply to their comment'),
+      'notify.contact' => $this->t('Notify users of a message by a contact form'),
+      'notify.private_message' => $this->t('Notify users of a private message'),
+      'live_comments' => $this->t('Show new comments on open pages'),
+      'editors' => $this->t('Show on the form of a node who else has it open'),
+    ];
+    $needs = ['notify.contact' => 'contact', 'notify.private_message' => 'private_message'];
+    $elements = [];
+    foreach ($choices as $key => $title) {
+      $elements[strtr($key, '.', '_')] = [
+        '#type' => 'checkbox',
+        '#title' => $title,
+        '#config_target' => "push_server.settings:$key",
+        '#access' => !isset($needs[$key]) || $this->modules->moduleExists($needs[$key]),
+      ];
+    }
+    $elements['editors']['#description'] = $this->t('Needs <code>presence = true</code> in <code>[namespace.editors]</code> of the push server.');
+    return $elements;
+  }
+
+  /**
+   * When it is sent, and how long it is kept.
+   *
+   * @return array<string, mixed>
+   *   Form elements.
+   */
+  private function sendingChoices(): array {
+    return [
+      'delivery' => [
+        '#type' => 'radios',
+        '#title' => $this->t('Send'),
+        '#options' => [
+          'response' => $this->t('when the visitor has his page'),
+          'queue' => $this->t('by a queue'),
+        ],
+        '#description' => $this->t('A queue is for sites whose PHP cannot end a response, and for very large ones. Run the queue push_server_jobs every minute then; cron alone is too late.'),
+        '#config_target' => 'push_server.settings:delivery',
+      ],
+      'spool_seconds' => self::number('spool_seconds', $this->t('Seconds after which news that could not be sent are dropped'), 1, 80_000),
+      'keep_days' => self::number('keep_days', $this->t('Days that notifications are kept'), 1, 3650),
+      'token_lifetime' => self::number('token_lifetime', $this->t('Seconds that a token is good for'), 60, 604_800),
+      'token_in_page' => [
+        '#type' => 'checkbox',
+        '#title' => $this->t('Put the token into the page'),
+        '#description' => $this->t('Saves a request. Switch this off only if something in front of this site, or a module, keeps whole pages of users who are logged in.'),
+        '#config_target' => 'push_server.settings:token_in_page',
+      ],
+    ];
+  }
+
+  /**
+   * A setting that is a number.
+   *
+   * @return array<string, mixed>
+   *   A form element.
+   */
+  private static function number(string $name, TranslatableMarkup $title, int $least, int $most): array {
+    return [
+      '#type' => 'number',
+      '#title' => $title,
+      '#min' => $least,
+      '#max' => $most,
+      '#required' => TRUE,
+      '#config_target' => "push_server.settings:$name",
+    ];
+  }
+
+  /**
+   * How the connection test went.
+   *
+   * @return array<string, mixed>
+   *   A render array.
+   */
+  private function results(FormStateInterface $form_state): array {
+    $words = [
+      'ok' => $this->t('OK'),
+      'warning' => $this->t('Warning'),
+      'error' => $this->t('Error'),
+      'skipped' => $this->t('Not tried'),
+    ];
+    $rows = [];
+    foreach ($form_state->get('checks') ?? [] as $check) {
+      $rows[] = [
+        'class' => ["color-{$check->status->value}"],
+        'data' => [
+          ['data' => Health::title($check->name), 'header' => TRUE],
+          $words[$check->status->value],
+          $check->message,
+        ],
+      ];
+    }
+    return [
+      '#type' => 'container',
+      '#attributes' => ['id' => 'push-server-results', 'aria-live' => 'polite'],
+      'table' => [
+        '#type' => 'table',
+        '#header' => [$this->t('What'), $this->t('Result'), $this->t('Details')],
+        '#rows' => $rows,
+        '#access' => $rows !== [],
+      ],
+    ];
+  }
+
+}

@@ -1,0 +1,147 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Drupal\push_server;
+
+use Drupal\Component\Datetime\TimeInterface;
+use Drupal\Core\Cache\CacheBackendInterface;
+use Drupal\Core\Datetime\DateFormatterInterface;
+use Drupal\Core\Extension\Requirement\RequirementSeverity;
+use Drupal\Core\StringTranslation\StringTranslationTrait;
+use Drupal\Core\StringTranslation\TranslationInterface;
+use Drupal\Core\Url;
+use PushServer\Check;
+use PushServer\CheckStatus;
+use PushServer\Client;
+use Symfony\Component\DependencyInjection\Attribute\Autowire;
+
+/**
+ * Goes the way from the site to the push server, and says where it ends.
+ */
+final class Health {
+
+  use StringTranslationTrait;
+
+  /**
+   * The status report is also asked by other pages, which must not wait.
+   */
+  private const CACHE_SECONDS = 60;
+  private const CACHE_ID = 'push_server:checks';
+
+  /**
+   * Severities of the status report, as numbers and as Drupal 11.2 has them.
+   */
+  private const SEVERITIES = ['ok' => 0, 'skipped' => 0, 'warning' => 1, 'error' => 2];
+
+  public function __construct(
+    private readonly ClientFactory $clients,
+    #[Autowire(service: 'cache.default')]
+    private readonly CacheBackendInterface $cache,
+    private readonly TimeInterface $time,
+    private readonly DateFormatterInterface $dateFormatter,
+    TranslationInterface $stringTranslation,
+  ) {
+    $this->setStringTranslation($stringTranslation);
+  }
+
+  /**
+   * What is between the site and its push server, one check after the other.
+   *
+   * @return list<\PushServer\Check>
+   *   In the order of the way; takes seconds at worst.
+   */
+  public function checks(Client $client): array {
+    $checks = $client->testConnection();
+    if (isset($checks['spool'])) {
+      $checks['spool'] = $this->spool();
+    }
+    return array_values($checks);
+  }
+
+  /**
+   * The lines of the status report: each hop that fails, or that all is well.
+   *
+   * @return array<string, array<string, mixed>>
+   *   Requirements by name.
+   */
+  public function requirements(): array {
+    $requirements = [];
+    foreach ($this->recent() as [$name, $status, $message]) {
+      if (self::SEVERITIES[$status] > 0) {
+        $requirements["push_server_$name"] = [
+          'title' => $this->t('Push server: @check', ['@check' => self::title($name)]),
+          'value' => $status === 'error' ? $this->t('Does not work') : $this->t('Needs attention'),
+          'description' => [
+            '#markup' => $this->t('@message <a href=":url">Settings and connection test</a>', [
+              '@message' => $message,
+              ':url' => Url::fromRoute('push_server.settings')->toString(),
+            ]),
+          ],
+          'severity' => self::severity(self::SEVERITIES[$status]),
+        ];
+      }
+    }
+    return $requirements ?: [
+      'push_server' => [
+        'title' => $this->t('Push server'),
+        'value' => $this->t('Connected'),
+        'severity' => self::severity(0),
+      ],
+    ];
+  }
+
+  /**
+   * A check as a heading.
+   */
+  public static function title(string $name): string {
+    return str_replace('_', ' ', $name);
+  }
+
+  /**
+   * The checks, at most a minute old.
+   *
+   * @return list<array{string, string, string}>
+   *   Name, status and message.
+   */
+  private function recent(): array {
+    $kept = $this->cache->get(self::CACHE_ID);
+    if ($kept) {
+      return $kept->data;
+    }
+    $checks = array_map(
+      static fn (Check $check): array => [$check->name, $check->status->value, $check->message],
+      $this->checks($this->clients->client()),
+    );
+    $this->cache->set(self::CACHE_ID, $checks, $this->time->getCurrentTime() + self::CACHE_SECONDS, [
+      'config:push_server.settings',
+    ]);
+    return $checks;
+  }
+
+  /**
+   * What waits in the database.
+   */
+  private function spool(): Check {
+    [$number, $oldest] = $this->clients->spool()->backlog();
+    if ($oldest === NULL) {
+      return new Check('spool', CheckStatus::Ok, (string) $this->t('Nothing waits to be sent.'));
+    }
+    $age = max(0, $this->time->getCurrentTime() - $oldest);
+    $message = $this->formatPlural(
+      $number,
+      '1 command waits to be sent, for @time now.',
+      '@count commands wait to be sent, the oldest for @time now.',
+      ['@time' => $this->dateFormatter->formatInterval($age)],
+    );
+    return new Check('spool', CheckStatus::Warning, (string) $message);
+  }
+
+  /**
+   * A severity as this version of Drupal takes it.
+   */
+  private static function severity(int $number): mixed {
+    return enum_exists(RequirementSeverity::class) ? RequirementSeverity::from($number) : $number;
+  }
+
+}
