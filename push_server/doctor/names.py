@@ -4,7 +4,7 @@ import socket
 from collections.abc import Iterator
 
 from push_server.doctor import probe
-from push_server.doctor.findings import CONFIG, SHELL, Finding, doubtful, good, wrong
+from push_server.doctor.findings import CONFIG, SHELL, Finding, doubtful, good, skipped, wrong
 from push_server.doctor.visit import Visit
 
 HOSTS = "the DNS zone, or /etc/hosts"
@@ -52,6 +52,9 @@ def _wanted(visit: Visit) -> str:
 
 def address(visit: Visit) -> Iterator[Finding]:
     """Whether the addresses are this host's, where they have to be."""
+    if not visit.is_push_host:
+        yield skipped("can be seen on the push host")
+        return
     for one in [address.host for address in visit.listens if address.host]:
         if not is_here(one):
             yield wrong(

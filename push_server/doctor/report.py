@@ -20,7 +20,9 @@ def as_text(
     visit: Visit, results: Sequence[Result], seconds: float, colours: bool
 ) -> Iterator[str]:
     """Line by line, for a terminal."""
-    where = "the push host" if visit.is_push_host else "outside"
+    where = "the host of the CMS" if visit.api else "outside"
+    if visit.is_push_host:
+        where = "the push host"
     yield f"push-server doctor {__version__}: {visit.url}, seen from {where}\n"
     for result in results:
         for number, finding in enumerate(result.findings):

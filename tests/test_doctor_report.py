@@ -1,0 +1,193 @@
+"""The doctor without a patient: the order of the checks, what is printed, and what is refused."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+from harness import PushServer, free_port
+
+from push_server.doctor import examine, report
+from push_server.doctor.examine import Examination
+from push_server.doctor.findings import Check, Finding, doubtful, good, skipped, wrong
+from push_server.doctor.table import CHECKS
+from push_server.doctor.visit import Visit
+
+ROOT = Path(__file__).resolve().parent.parent
+VISIT = Visit("http://push.example.com")
+
+
+def says(*findings: Finding) -> Callable[[Visit], Iterator[Finding]]:
+    return lambda _visit: iter(findings)
+
+
+def breaks(_visit: Visit) -> Iterator[Finding]:
+    yield good("so far")
+    raise ArithmeticError("a fault of the test")
+
+
+def hangs(_visit: Visit) -> Iterator[Finding]:
+    time.sleep(1)
+    yield good("late")
+
+
+def statuses(*checks: Check) -> dict[str, str]:
+    return {run.check.name: str(run.status) for run in Examination(VISIT, checks).run()}
+
+
+def test_what_needs_a_failed_check_is_skipped() -> None:
+    assert statuses(
+        Check("last", "", says(good("")), ("middle",)),
+        Check("middle", "", says(good("")), ("first",)),
+        Check("first", "", says(good(""), wrong("", ""))),
+        Check("other", "", says(doubtful("", ""))),
+        Check("after a doubt", "", says(good("")), ("other",)),
+        Check("nothing to see", "", says(skipped(""))),
+        Check("after nothing", "", says(good("")), ("nothing to see",)),
+    ) == {
+        "last": "skipped", "middle": "skipped", "first": "error", "other": "warning",
+        "after a doubt": "ok", "nothing to see": "skipped", "after nothing": "ok",
+    }
+
+
+def test_a_check_that_breaks_hides_no_other() -> None:
+    results = Examination(VISIT, [
+        Check("broken", "", breaks), Check("sound", "", says(good("")))]).run()
+    assert [str(result.status) for result in results] == ["error", "ok"]
+    assert "a fault of the test" in results[0].findings[1].seen
+
+
+def test_nobody_waits_for_a_check_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine, "SECONDS", 0.1)
+    began = time.monotonic()
+    assert statuses(
+        Check("hung", "", hangs), Check("behind", "", says(good("")), ("hung",))
+    ) == {"hung": "error", "behind": "skipped"}
+    assert time.monotonic() - began < 0.9
+
+
+def test_the_table_is_in_order() -> None:
+    TopologicalSorter({check.name: check.needs for check in CHECKS}).prepare()
+    names = [check.name for check in CHECKS]
+    assert len(set(names)) == len(names)
+    assert {needed for check in CHECKS for needed in check.needs} <= set(names)
+    # The manual has them in the same order.
+    manual = (ROOT / "docs/doctor.rst").read_text("utf-8")
+    assert re.findall(r"^``([a-z_]+)``$", manual, re.MULTILINE) == names
+
+
+RESULTS = [
+    examine.Result(
+        CHECKS[0], [good("fine"), wrong("a\x1b[2Jb\nc", "d", "push-server.toml", "e = 1")]
+    ),
+    examine.Result(CHECKS[1], [skipped("why")]),
+]
+
+
+def test_the_text_names_what_was_expected_and_what_to_paste() -> None:
+    text = "\n".join(report.as_text(VISIT, RESULTS, 1.25, colours=False))
+    assert "\x1b" not in text
+    assert "  ok       settings      fine\n" in text
+    # What came over the network does not steer the terminal.
+    assert (
+        "  FAILED                 a?[2Jb?c\n           expected: d\n"
+        "           push-server.toml:\n               e = 1\n"
+    ) in text
+    assert text.endswith("\n1 failed, 0 warning, 1 skipped, 0 ok; 1.2 seconds")
+
+
+def test_colours_are_around_the_word_alone() -> None:
+    plain = list(report.as_text(VISIT, RESULTS, 1, colours=False))
+    coloured = list(report.as_text(VISIT, RESULTS, 1, colours=True))
+    assert "\x1b[1;31mFAILED   \x1b[0m" in "".join(coloured)
+    assert [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in coloured] == plain
+
+
+def test_the_json_has_it_all() -> None:
+    told = json.loads(report.as_json(VISIT, RESULTS, 1.25))
+    assert (told["ok"], told["url"], told["seconds"]) == (False, VISIT.url, 1.25)
+    assert [check["status"] for check in told["checks"]] == ["error", "skipped"]
+    assert told["checks"][0]["findings"][1] == {
+        "status": "error", "seen": "a\x1b[2Jb\nc", "expected": "d",
+        "place": "push-server.toml", "paste": "e = 1",
+    }
+
+
+# The command.
+
+
+def doctor(*options: str, cwd: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
+    known = {name: value for name, value in os.environ.items() if not name.startswith("PUSH_")}
+    return subprocess.run(
+        [sys.executable, "-m", "push_server", "doctor", *options], cwd=cwd,
+        env={**known, "PYTHONPATH": str(ROOT), **environ},
+        capture_output=True, text=True, check=False, timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "says"),
+    [
+        ([], {}, "--url: no configuration is here"),
+        (["--url", "push.example.com"], {}, "--url: needs an origin"),
+        (["--url", "http://a.example", "--site", "https://b.example/x"], {}, "--site: needs an"),
+        ([], {"PUSH_URL": "push"}, "PUSH_URL: needs an origin"),
+        ([], {"PUSH_URL": "http://a.example", "PUSH_API": "unix:api"}, "PUSH_API: needs"),
+        ([], {"PUSH_URL": "http://a.example", "PUSH_API": "127.0.0.1:6667"}, "PUSH_API: needs"),
+        ([], {"PUSH_URL": "http://a.example", "PUSH_API_KEY": "x"}, "PUSH_API_KEY: an API key"),
+        ([], {"PUSH_URL": "http://a.example", "PUSH_TOKEN_KEY": "x"}, "PUSH_TOKEN_KEY: every"),
+        (["--config", "none.toml"], {}, "config: cannot read none.toml"),
+    ],
+)
+def test_it_cannot_look(
+    options: list[str], environ: dict[str, str], says: str, tmp_path: Path
+) -> None:
+    done = doctor(*options, cwd=tmp_path, **environ)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("environ", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_are_for_terminals_that_want_them(
+    tmp_path: Path, environ: dict[str, str], coloured: bool
+) -> None:
+    leader, terminal = pty.openpty()
+    url = f"http://127.0.0.1:{free_port()}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "push_server", "doctor", "--url", url], cwd=tmp_path,
+        stdout=terminal, env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+    )
+    os.close(terminal)
+    said = b""
+    try:
+        while piece := os.read(leader, 4096):
+            said += piece
+    except OSError:
+        pass  # how a terminal says that nobody writes any more
+    os.close(leader)
+    assert process.wait(10) == 1
+    assert (b"\x1b[" in said) == coloured
+    assert b"connection refused" in said
+
+
+def test_a_server_with_nothing_in_front(tmp_path: Path) -> None:
+    server = PushServer(
+        broker="sqlite", document_domain="", internal_listen=f"unix:{tmp_path}/api.sock"
+    )
+    origin = f"http://127.0.0.1:{server.port}"
+    server.settings.update(public_url=origin, site_origins=[origin])
+    with server:
+        done = doctor("--config", str(server.config_file), "--json", cwd=server.folder)
+    found = {check["name"]: check["status"] for check in json.loads(done.stdout)["checks"]}
+    assert found.pop("broker") in ("ok", "warning")
+    away = {"redirect", "tls", "agent_cluster", "idle", "websocket", "kernel"}
+    assert {name for name, status in found.items() if status != "ok"} <= away, done.stdout
+    assert done.returncode == 0
