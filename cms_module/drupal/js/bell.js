@@ -3,6 +3,8 @@
  * Puts the bell of notifications.js where the block is.
  */
 
+/* global Notifications */
+
 ((Drupal, once) => {
   /** The list is loaded when the connection stands, or after this without one. */
   const PATIENCE_MS = 2500;
@@ -63,7 +65,7 @@
         }
         let highest = 0;
         const loader = new Loader(settings.listUrl);
-        window.Notifications.mount({
+        Notifications.mount({
           // Announcements come on the channels of the user's roles.
           push: {
             subscribe: (channel, subscriber) => {
