@@ -87,8 +87,12 @@ def read_token_keys(name: str, path: str) -> tuple[str, ...]:
         with open(path, encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode
             lines = [line.strip() for line in file]
+    except PermissionError:
+        remedy = f"run: chgrp push-server {path} && chmod 640 {path}"
+        raise SettingsError(name, f"this user may not read {path}; {remedy}") from None
     except OSError as error:
-        raise SettingsError(name, f"cannot read {path}: {error.strerror}") from None
+        remedy = "name a file with a key in each line, or use token_keys"
+        raise SettingsError(name, f"cannot read {path}: {error.strerror}; {remedy}") from None
     except UnicodeDecodeError:
         raise SettingsError(name, f"{path} is not UTF-8 text") from None
     if mode & stat.S_IRWXO:

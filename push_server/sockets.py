@@ -89,9 +89,20 @@ def open_socket(name: str, address: Address) -> socket.socket:
         opened.listen(BACKLOG)
     except OSError as error:
         opened.close()
-        why = error.strerror or error
+        why = f"{error.strerror or error}{_remedy(error, address)}"
         raise SettingsError(name, f"cannot listen on {address}: {why}") from None
     return opened
+
+
+def _remedy(error: OSError, address: Address) -> str:
+    """What to do about it, where that is known."""
+    if address.path:
+        return ""
+    return {
+        errno.EADDRINUSE: f"; stop the program that has it, see: ss -ltnp sport = :{address.port}",
+        errno.EADDRNOTAVAIL: "; write an address of this host, see: ip address",
+        errno.EACCES: "; only root may use ports below 1024: use 6660 and a port redirect",
+    }.get(error.errno or 0, "")
 
 
 def _bind_path(opened: socket.socket, path: str) -> None:
