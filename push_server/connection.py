@@ -56,7 +56,7 @@ class Connection(Protocol):
     def when_idle(self, callback: Callable[[], None]) -> None:
         """Call back once, as soon as the queue is empty."""
 
-    def finish(self) -> None:
+    def finish(self, reason: str) -> None:
         """Close as soon as everything written has left."""
 
     def close(self, reason: str) -> None:
@@ -185,7 +185,7 @@ class SocketConnection:
         """Call back once, as soon as the queue is empty."""
         self._idle = callback
 
-    def finish(self) -> None:
+    def finish(self, reason: str) -> None:
         """Close as soon as everything written has left; the stall limits hold."""
         if self._queue is None:
             self.close("done")
@@ -244,7 +244,7 @@ class IteratorConnection:
         """Call back soon, for another look: the serving thread does not say when it took all."""
         self._owner.loop.call_later(LOOK_AGAIN_SECONDS, callback)
 
-    def finish(self) -> None:
+    def finish(self, reason: str) -> None:
         """End the response after what was written."""
         self.close("done")
 

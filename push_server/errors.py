@@ -7,8 +7,8 @@ The tree, by who has to act:
     * `Unauthorized` (401): no token, or one that does not verify.
     * `Denied` (403): verified, but not allowed to do this.
     * `Conflict` (409): the same id was used for other data.
-    * `NotFound` (404), `MethodNotAllowed` (405), `UnsupportedMedia` (415), `Misdirected` (421):
-      no such thing here.
+    * `NotFound` (404), `MethodNotAllowed` (405), `UnsupportedMedia` (415), `Misdirected` (421),
+      `UpgradeRequired` (426), `NotServed` (501): no such thing here.
     * `TooLarge` (413), `TooMany` (429): over a limit; the message names the setting.
     * `Unavailable` (503), `StorageFull` (507): not the client's fault; the same request may
       succeed later.
@@ -117,10 +117,22 @@ class Misdirected(PushError):
     status = 421
 
 
+class UpgradeRequired(PushError):
+    """Raised if the route takes WebSocket and the request is no handshake for it."""
+
+    status = 426
+
+
 class TooMany(PushError):
     """Raised if a quota is used up."""
 
     status = 429
+
+
+class NotServed(PushError):
+    """Raised if the server that runs the application cannot do what this route needs."""
+
+    status = 501
 
 
 class Unavailable(PushError):

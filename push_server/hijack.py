@@ -152,6 +152,13 @@ class Task(WSGITask):  # type: ignore[misc]
         environ["push_server.hijack"] = self.hijack
         return environ
 
+    def build_response_header(self) -> bytes:
+        """Say what 426 asks to upgrade to, which an application may not (worker thread)."""
+        if self.status.startswith("426 "):
+            self.response_headers.append(("Upgrade", "websocket"))  # RFC 9110, 15.5.22
+        head: bytes = super().build_response_header()
+        return head
+
     def hijack(self, take: Take) -> bool:
         """Take the connection when this request is done; False if bytes wait behind it.
 

@@ -11,8 +11,8 @@ import random
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from push_server import log
 from push_server.admission import Admission
@@ -21,13 +21,14 @@ from push_server.channels import PERSONAL, personal_channel
 from push_server.connection import Connection, SocketConnection
 from push_server.errors import PushError, Unauthorized, Unavailable
 from push_server.history import History
+from push_server.membership import Membership, Observer
 from push_server.positions import Position, channel_key
 from push_server.publications import Publication, dump_json
 from push_server.revocations import Revocation, Revocations
 from push_server.rooms import Rooms
 from push_server.subscriber import Subscriber, SubscribeRequest
 from push_server.transports import TRANSPORTS
-from push_server.transports.base import response
+from push_server.transports.base import Headers, response
 from push_server.watch import Watch
 from push_server.wheel import TICK, Wheel
 
@@ -44,26 +45,6 @@ ANONYMOUS = "0"
 
 FALLBACKS = frozenset({"buffered", "stalled", "not_found", "unsupported"})
 """What a browser may report to be wrong with the better transport."""
-
-
-class Observer(Protocol):
-    """Who keeps count of the users and channels of this node.
-
-    Nothing of it may raise or wait, and only `tick` may announce: the other two are called in the
-    middle of a fan-out.
-    """
-
-    def enter(self, user: str, name: str, channels: Iterable[str], now: float) -> None:
-        """A connection of this user joins these channels."""
-
-    def leave(self, user: str, channels: Iterable[str], now: float) -> None:
-        """It has left them."""
-
-    def tick(self, now: float) -> None:
-        """Another turn of the wheel, on the monotonic clock."""
-
-    def close(self) -> None:
-        """The hub ends."""
 
 
 class Hub:
@@ -87,8 +68,6 @@ class Hub:
         self.blocked: set[SocketConnection] = set()
         self.broker: Broker
         """Set by the house before the first subscriber: broker and hub know each other."""
-        self.observers: list[Observer] = []
-        """Given by the house, before the first subscriber too."""
         self.counts: Counter[str] = Counter()
         """What happened since the start, for `stats` and `/metrics`."""
         self._revocations = revocations
@@ -96,6 +75,7 @@ class Hub:
         self._max_age = max_age
         self._stall_timeout = stall_timeout
         self._max_per_user = max_per_user
+        self.capacity = max_connections
         self._admission = Admission(connections=max_connections, per_address=max_per_address)
         self._rooms = Rooms(
             self.loop,
@@ -104,6 +84,7 @@ class Hub:
             opened=lambda channel: self.broker.join(channel),
             emptied=lambda channel: self.broker.leave(channel),
         )
+        self._membership = Membership(self._rooms)
         self._wheel = Wheel(time.monotonic())
         self._degraded_ends = float("inf")
         self._draining = False
@@ -111,6 +92,11 @@ class Hub:
         """Set when the last subscriber has gone after `drain`."""
         self._id_prefix = secrets.token_urlsafe(6)
         self._ticker = self.loop.call_later(TICK, self._tick)
+
+    @property
+    def observers(self) -> list[Observer]:
+        """Who keeps count; given by the house before the first subscriber too."""
+        return self._membership.observers
 
     def deliver(self, channel: str, publications: Sequence[Publication]) -> None:
         """Take the next publications of a channel (the broker's callback)."""
@@ -154,7 +140,7 @@ class Hub:
         ends = time.monotonic() + DEGRADED_SECONDS if degraded else float("inf")
         self._degraded_ends = min(self._degraded_ends, ends) if degraded else ends
         for subscriber in self._wheel.everyone():
-            if subscriber.held is None and not subscriber.transport.once and not subscriber.parting:
+            if subscriber.live and not subscriber.transport.once and not subscriber.parting:
                 try:
                     subscriber.say({"type": "degraded", "degraded": degraded})
                     subscriber.flush()
@@ -166,15 +152,16 @@ class Hub:
     async def attach(self, request: SubscribeRequest, connection: Connection) -> None:
         """Make a subscriber of a verified request; every refusal is an HTTP answer."""
         try:
-            await self._attach(request, connection)
+            await self.receive(request, connection)
         except PushError as error:
-            self._refuse(request, connection, error)
+            self.refuse(request.headers, connection, error)
         except BaseException:
             self.counts["failed"] += 1
             connection.close("failed")
             raise
 
-    async def _attach(self, request: SubscribeRequest, connection: Connection) -> None:
+    async def receive(self, request: SubscribeRequest, connection: Connection) -> None:
+        """`attach` for who answers refusals otherwise. Raises `PushError`."""
         self._admit(request)
         self.counts["connects"] += 1
         subscriber = self._join(request, connection)
@@ -210,24 +197,19 @@ class Hub:
             log.rejected("quota.user", "all", limit="connections_per_user")
             self._end(same_user[0], "replaced", 0)
 
-    def _refuse(
-        self, request: SubscribeRequest, connection: Connection, error: PushError
-    ) -> None:
-        headers = request.headers
+    def refuse(self, headers: Headers, connection: Connection, error: PushError) -> None:
+        """Answer a request that does not become a stream, and close."""
         if error.retry_after is not None:
             headers = (*headers, ("Retry-After", str(error.retry_after)))
         connection.write(response(error.status, headers, dump_json(error.body())))
-        connection.finish()
+        connection.finish("refused")
 
     def _join(self, request: SubscribeRequest, connection: Connection) -> Subscriber:
         subscriber_id = f"{self._id_prefix}{self.counts['connects']}"
         subscriber = Subscriber(request, connection, subscriber_id)
         connection.subscriber = subscriber
         self.counts[f"connects.{request.transport.name}"] += 1
-        self._rooms.join(subscriber)
-        now = time.monotonic()
-        for observer in self.observers:
-            observer.enter(request.user, request.name, request.channels, now)
+        self._membership.join(subscriber, request.name, request.channels, time.monotonic())
         self._set_times(subscriber, request)
         return subscriber
 
@@ -251,11 +233,7 @@ class Hub:
         if request.denied:
             hello["denied"] = request.denied
         subscriber.say(hello)
-        if recovered:
-            self.counts["recovered"] += len(recovered)
-            subscriber.say({"type": "recovered", "channels": recovered})
-        for reason, channels in resets.items():
-            self._reset(subscriber, reason, {name: histories[name].head for name in channels})
+        self._say_where(subscriber, recovered, resets, histories)
         if subscriber.transport.once:
             while subscriber.held is not None and not subscriber.due:
                 subscriber.replay()
@@ -263,6 +241,20 @@ class Hub:
                 self._answer(subscriber)
             return
         self._pump(subscriber)
+
+    def _say_where(
+        self,
+        subscriber: Subscriber,
+        recovered: list[str],
+        resets: dict[str, list[str]],
+        histories: Mapping[str, History],
+    ) -> None:
+        """Say of each channel whether something is missing there."""
+        if recovered:
+            self.counts["recovered"] += len(recovered)
+            subscriber.say({"type": "recovered", "channels": recovered})
+        for reason, channels in resets.items():
+            self._reset(subscriber, reason, {name: histories[name].head for name in channels})
 
     def _reset(
         self, subscriber: Subscriber, reason: str, heads: Mapping[str, Position]
@@ -283,7 +275,7 @@ class Hub:
         """Replay slice by slice, as fast as the client takes them, until it is live."""
         connection = subscriber.connection
         subscriber.flush()
-        while subscriber.held is not None and connection.subscriber is subscriber:
+        while subscriber.held and connection.subscriber is subscriber:
             if not connection.idle:
                 connection.when_idle(lambda: self._pump(subscriber))
                 return
@@ -293,9 +285,18 @@ class Hub:
     def _answer(self, subscriber: Subscriber) -> None:
         """Send a poll's answer and give the connection back for its next request."""
         subscriber.answer()
-        self._part_with(subscriber)
+        self._part_with(subscriber, "done")
 
-    def _part_with(self, subscriber: Subscriber) -> None:
+    def part_with(self, connection: Connection, reason: str) -> None:
+        """Finish a connection that its client has ended (the connection's callback)."""
+        subscriber: Subscriber | None = connection.subscriber
+        if subscriber is None:
+            connection.finish(reason)
+        elif not subscriber.parting:
+            subscriber.keep_alive = False
+            self._part_with(subscriber, reason)
+
+    def _part_with(self, subscriber: Subscriber, reason: str) -> None:
         """Let a connection go, at once or when its client has taken everything.
 
         Nothing is delivered to it any more, but until then it counts against the limits, and a
@@ -303,9 +304,9 @@ class Hub:
         """
         connection = subscriber.connection
         if subscriber.keep_alive and not connection.idle:
-            connection.when_idle(lambda: self._part_with(subscriber))
+            connection.when_idle(lambda: self._part_with(subscriber, reason))
         elif not (subscriber.keep_alive and connection.release()):
-            connection.finish()
+            connection.finish(reason)
         if connection.subscriber is subscriber and not subscriber.parting:
             self._leave(subscriber)
             subscriber.parting = True
@@ -331,22 +332,69 @@ class Hub:
 
     def _leave(self, subscriber: Subscriber) -> None:
         """Take a subscriber out of its channels."""
-        self._rooms.leave(subscriber)
-        if not self._draining:  # whoever is sent on to another server has not left
-            for observer in self.observers:
-                observer.leave(subscriber.user, subscriber.channels, time.monotonic())
+        # Whoever is sent on to another server has not left.
+        self._membership.leave(
+            subscriber, subscriber.channels, time.monotonic(), moving=self._draining
+        )
 
     def _of_user(self, user: str) -> list[Subscriber]:
         """The subscribers of a user: in the user's personal channel, which all of them have."""
         room = self._rooms.of(personal_channel(user))
         return [subscriber for subscriber in room if subscriber.user == user]
 
+    # Changes while it lives, where the transport carries them.
+
+    async def subscribe(
+        self,
+        subscriber: Subscriber,
+        name: str,
+        channels: Collection[str],
+        since: Mapping[str, Position] | None,
+        answer: Callable[[], None],
+    ) -> None:
+        """Let a subscriber into more channels, by its display name, from `since` if it is given.
+
+        `answer` is called when it is in, and before it is told anything of them. Not to be called
+        again for the same subscriber before it has returned. Raises `PushError` if the broker
+        cannot be asked; then nothing has changed.
+        """
+        try:
+            histories = await self._membership.add(
+                self.broker, subscriber, name, channels, since, time.monotonic()
+            )
+        except PushError:
+            if subscriber.present:
+                self._pump(subscriber)
+            raise
+        if subscriber.present:
+            self._rooms.fan_out()  # as in `receive`
+            recovered, resets = subscriber.resume(since, histories)
+            answer()
+            self._say_where(subscriber, recovered, resets, histories)
+            self._pump(subscriber)
+
+    def unsubscribe(self, subscriber: Subscriber, channels: Collection[str]) -> None:
+        """Take a subscriber out of some of its channels."""
+        self._membership.remove(subscriber, channels, time.monotonic())
+
+    def renew(
+        self, subscriber: Subscriber, token_id: str, issued: float, expires: float
+    ) -> None:
+        """Let a subscriber go on with a newer token of the same user and session."""
+        subscriber.token_id = token_id
+        subscriber.issued = issued
+        now = time.monotonic()
+        self._set_end(subscriber, expires, now)
+        self._wheel.drop(subscriber)
+        self._file(subscriber, now + self._heartbeat)
+
     # Ends.
 
     def _end(self, subscriber: Subscriber, reason: str, delay: int) -> None:
-        self._dismiss(subscriber, {"type": "reconnect", "reason": reason, "delay": delay})
+        message = {"type": "reconnect", "reason": reason, "delay": delay}
+        self._dismiss(subscriber, reason, message)
 
-    def _dismiss(self, subscriber: Subscriber, message: dict[str, Any]) -> None:
+    def _dismiss(self, subscriber: Subscriber, reason: str, message: dict[str, Any]) -> None:
         """Say a last word and close."""
         if isinstance(subscriber.held, list):
             # It has not begun. The cursor that counts is the one the client has.
@@ -360,7 +408,7 @@ class Hub:
             subscriber.answer()
         else:
             subscriber.flush()
-        self._part_with(subscriber)
+        self._part_with(subscriber, reason)
 
     def meant(self, revocation: Revocation) -> list[Subscriber]:
         """The subscribers whose token a revocation means."""
@@ -378,7 +426,7 @@ class Hub:
         self._revocations.add(revocation)
         meant = self.meant(revocation)
         for subscriber in meant:
-            self._dismiss(subscriber, {"type": "revoked"})
+            self._dismiss(subscriber, "revoked", {"type": "revoked"})
             # What is still queued for it must not go out any more: it has lost the right.
             subscriber.connection.close("revoked")
         self.counts["revoked"] += len(meant)
@@ -409,19 +457,23 @@ class Hub:
 
     def _set_times(self, subscriber: Subscriber, request: SubscribeRequest) -> None:
         now = time.monotonic()
-        # The clock of the CMS may be behind: a token accepted within the leeway gets it here too.
-        left = request.expires - time.time()
-        left = left if left > 0 else left + 60
         if subscriber.transport.once:
-            subscriber.ends = now + min(left, request.timeout)
+            subscriber.ends = now + min(_seconds_left(request.expires), request.timeout)
             self._file(subscriber, subscriber.ends)
             return
-        age = self._max_age * random.uniform(0.8, 1.0)
-        subscriber.reason = "expired" if left <= age else "age"
-        subscriber.ends = now + min(left, age)
-        if left <= age:
-            subscriber.warns = now + max(left - WARN_SECONDS, left * 0.8)
+        subscriber.retires = now + self._max_age * random.uniform(0.8, 1.0)
+        self._set_end(subscriber, request.expires, now)
         self._file(subscriber, now + self._heartbeat * random.uniform(0.5, 1.0))
+
+    @staticmethod
+    def _set_end(subscriber: Subscriber, expires: float, now: float) -> None:
+        left = _seconds_left(expires)
+        expired = now + left <= subscriber.retires
+        subscriber.reason = "expired" if expired else "age"
+        subscriber.ends = min(now + left, subscriber.retires)
+        subscriber.warns = float("inf")
+        if expired:
+            subscriber.warns = now + max(left - WARN_SECONDS, left * 0.8)
 
     def _file(self, subscriber: Subscriber, next_ping: float) -> None:
         self._wheel.file(subscriber, min(next_ping, subscriber.warns, subscriber.ends))
@@ -499,3 +551,10 @@ class Hub:
             **{f"connections.{name}": by_transport[name] for name in TRANSPORTS},
             **dict(self.counts),
         }
+
+
+def _seconds_left(expires: float) -> float:
+    """Until a token ends. The clock of the CMS may be behind: what was accepted within the leeway
+    gets it here, too."""
+    left = expires - time.time()
+    return left if left > 0 else left + 60

@@ -24,6 +24,8 @@ COUNTERS = {
     "deliveries": ("Publications delivered to subscribers.", ""),
     "recovered": ("Channels resumed without loss.", ""),
     "resets": ("Channels whose continuity could not be proved.", "reason"),
+    "commands": ("Commands that came over WebSockets.", "method"),
+    "violations": ("WebSockets ended because the client broke the rules.", "code"),
     "cuts": ("Connections cut because the client did not keep up.", "reason"),
     "failed": ("Connections closed because this server failed to serve them.", ""),
     "revoked": ("Connections closed by a revocation.", ""),

@@ -11,7 +11,7 @@ thousand that a thousand enter at once would otherwise get a million messages.
 `now` is an argument. Event loop only. Floor 4; imported by the webhooks and the house.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from push_server.brokers.roster import JOIN, LEAVE, Member, Roster
@@ -93,7 +93,7 @@ class Presence:
         # What begins with $ is a part of this server that listens, and nobody's user.
         return not user.startswith("$") and self.covers(channel)
 
-    def enter(self, user: str, name: str, channels: Iterable[str], now: float) -> None:
+    def enter(self, user: str, name: str, channels: Collection[str], now: float) -> None:
         """A connection of this user joins these channels (the hub's call)."""
         for channel in channels:
             if self._counts(user, channel):
@@ -103,7 +103,7 @@ class Presence:
                     self._names[key] = name
                 self._tell_roster(key)
 
-    def leave(self, user: str, channels: Iterable[str], now: float) -> None:
+    def leave(self, user: str, channels: Collection[str], now: float) -> None:
         """A connection of this user leaves them (the hub's call)."""
         for channel in channels:
             if self._counts(user, channel):

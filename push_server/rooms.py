@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from push_server.publications import Publication
 from push_server.subscriber import Subscriber, visible_to
-from push_server.transports.base import Transport
+from push_server.transports.base import Pieces, Transport
 
 LARGE_ROOM = 200
 ANSWER_SECONDS = 0.001
@@ -44,11 +44,11 @@ class Rooms:
         subscriber (a list of one takes 64 bytes, a set 216), and because a fan-out that goes
         through memory in order is faster; leaving a room of 10,000 takes 12 µs."""
         self._due: dict[str, list[Publication]] = {}
-        self._encoded: dict[tuple[str, Transport], tuple[bytes, ...]] = {}
+        self._encoded: dict[tuple[str, Transport], Pieces] = {}
 
-    def join(self, subscriber: Subscriber) -> None:
-        """Add a subscriber to its channels."""
-        for channel in subscriber.channels:
+    def join(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
+        """Add a subscriber to these channels."""
+        for channel in channels:
             room = self._rooms.get(channel)
             if room is None:
                 self._rooms[channel] = [subscriber]
@@ -56,9 +56,9 @@ class Rooms:
             else:
                 room.append(subscriber)
 
-    def leave(self, subscriber: Subscriber) -> None:
-        """Take a subscriber out of its channels."""
-        for channel in subscriber.channels:
+    def leave(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
+        """Take a subscriber out of these channels."""
+        for channel in channels:
             room = self._rooms[channel]
             room.remove(subscriber)
             if not room:
@@ -101,7 +101,7 @@ class Rooms:
             entry = publications[-1].entry
             anyone = all(publication.exclude is None for publication in publications)
             transport: Transport | None = None
-            pieces: tuple[bytes, ...] = ()
+            pieces: Pieces = ()
             direct = False
             for subscriber in room:
                 if subscriber.held is not None:
@@ -138,7 +138,7 @@ class Rooms:
     def announce(self, channel: str, control: bytes) -> None:
         """Send a control message, which is JSON already, to those who are live."""
         for subscriber in self.of(channel):
-            if subscriber.held is None:
+            if subscriber.live:
                 try:
                     subscriber.relay(control)
                     if subscriber.transport.once:
@@ -150,7 +150,7 @@ class Rooms:
 
     def _encode(
         self, channel: str, transport: Transport, publications: Sequence[Publication]
-    ) -> tuple[bytes, ...]:
+    ) -> Pieces:
         """The publications of this turn as this transport sends them, made once."""
         pieces = self._encoded.get((channel, transport))
         if pieces is None:

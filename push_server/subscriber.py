@@ -13,7 +13,7 @@ Event loop only. Imported by the hub.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from push_server.connection import Connection
 from push_server.history import UNKNOWN, History
 from push_server.positions import Position, channel_key, cursor_entry, join_cursor
 from push_server.publications import Publication
-from push_server.transports.base import Headers, Transport
+from push_server.transports.base import Headers, Pieces, Transport
 
 SLICE_BYTES = 64 * 1024
 """How much of a replay is encoded ahead of a client that has not taken it yet."""
@@ -49,6 +49,8 @@ class SubscribeRequest(NamedTuple):
     keep_alive: bool
     name: str = ""
     """The display name, for presence."""
+    begun: bool = False
+    """Whether the answer's head was sent before: then no refusal can be an HTTP answer."""
 
 
 class Subscriber:
@@ -57,6 +59,7 @@ class Subscriber:
     __slots__ = (
         "_cursors",
         "_entry",
+        "_join",
         "_latest",
         "_rest",
         "address",
@@ -72,12 +75,14 @@ class Subscriber:
         "keep_alive",
         "parting",
         "reason",
+        "retires",
         "session",
         "slot",
         "token_id",
         "transport",
         "user",
         "warns",
+        "widening",
     )
 
     def __init__(self, request: SubscribeRequest, connection: Connection, subscriber_id: str):
@@ -99,25 +104,42 @@ class Subscriber:
         only fills, then a queue."""
         self.due = b""
         """Publications encoded in this turn of the loop, not yet written."""
-        self.controls = request.transport.head(request.headers)
+        self.controls = b"" if request.begun else request.transport.head(request.headers)
         """Control messages of this turn, at first the answer's head; they go before `due`."""
         self.slot = 0
-        self.ends = self.warns = float("inf")
+        self.ends = self.warns = self.retires = float("inf")
         self.reason = ""
-        self._cursors: dict[str, str] = dict.fromkeys(request.channels, "")
-        if request.since:
-            # Until it is told anything else, a client stands where it says it stands.
-            for channel in request.channels:
-                if (position := request.since.get(channel_key(channel))) is not None:
-                    self._cursors[channel] = cursor_entry(channel, position)
+        self.widening = False
+        """Whether it is on its way into more channels: then it cannot go live yet."""
+        self._cursors: dict[str, str] = {}
+        self._join = request.transport.join
         self._latest: str | None = None
         self._entry = ""
         self._rest = b""
+        self._enter(request.channels, request.since)
+
+    def _enter(
+        self, channels: Iterable[str], since: Mapping[str, Position] | None
+    ) -> None:
+        """Add channels; until it is told anything else, a client stands where it says it does."""
+        for channel in channels:
+            position = since.get(channel_key(channel)) if since else None
+            self._cursors[channel] = "" if position is None else cursor_entry(channel, position)
 
     @property
-    def channels(self) -> Iterable[str]:
+    def channels(self) -> Collection[str]:
         """The channels it is subscribed to."""
-        return self._cursors
+        return self._cursors.keys()
+
+    @property
+    def live(self) -> bool:
+        """Whether it has been told what it missed; who is on its way into more channels was."""
+        return self.held is None or self.widening
+
+    @property
+    def present(self) -> bool:
+        """Whether it is in its channels still."""
+        return self.connection.subscriber is self and not self.parting
 
     @property
     def cursor(self) -> str:
@@ -137,11 +159,14 @@ class Subscriber:
         keeps the old entries of the latter until `restart`: a client that is cut off between
         the greeting and the `reset` must not come back with a cursor that hides its loss.
         """
+        self._settle()
         recovered: list[str] = []
         resets: dict[str, list[str]] = {}
         missed: deque[Publication] = deque()
         reached: dict[str, Position] = {}
         for channel in self._cursors:
+            if channel not in histories:
+                continue  # It was in this one before.
             history = histories[channel]
             start = None if since is None else since.get(channel_key(channel))
             if start is not None and history.reset is None:
@@ -156,16 +181,41 @@ class Subscriber:
         missed.extend(
             publication
             for publication in self.held or ()
-            if publication.position > reached[publication.channel]
+            if publication.channel not in reached
+            or publication.position > reached[publication.channel]
         )
+        self.widening = False
         self.held = missed or None
         return recovered, resets
 
-    def restart(self, heads: Mapping[str, Position]) -> None:
-        """Stand at the head of these channels; what was before is given up, and said to be."""
+    # More channels, and fewer.
+
+    def widen(self, channels: Iterable[str], since: Mapping[str, Position] | None) -> None:
+        """Add channels, and hold what is delivered until `resume` knows what was missed."""
+        self.widening = True
+        if self.held is None:
+            self.held = deque()
+        self._settle()
+        self._enter(channels, since)
+
+    def narrow(self, channels: Collection[str]) -> None:
+        """Take channels away; nothing that waits of them is told any more."""
+        self._settle()
+        for channel in channels:
+            del self._cursors[channel]
+        self.widening = False
+        if self.held is not None:
+            self.held = deque(each for each in self.held if each.channel not in channels) or None
+
+    def _settle(self) -> None:
+        """Have no latest channel: whoever comes next speaks of all the others anew."""
         if self._latest is not None:
             self._cursors[self._latest] = self._entry
-            self._latest = None  # so that whoever comes next speaks of the new places
+            self._latest = None
+
+    def restart(self, heads: Mapping[str, Position]) -> None:
+        """Stand at the head of these channels; what was before is given up, and said to be."""
+        self._settle()
         for channel, head in heads.items():
             self._cursors[channel] = cursor_entry(channel, head)
 
@@ -183,22 +233,22 @@ class Subscriber:
             visible = visible_to(self.instance, publications)
             pieces = self.transport.encode(visible) if visible else ()
             self.offer(channel, publications[-1].entry, pieces)
-        if not held:
+        if not held and not self.widening:
             self.held = None
 
-    def offer(self, channel: str, entry: str, pieces: tuple[bytes, ...]) -> None:
+    def offer(self, channel: str, entry: str, pieces: Pieces) -> None:
         """Take publications of one channel that end at `entry`; the hub calls `flush` later."""
         if channel != self._latest:
             self._turn_to(channel)
         self._entry = entry
-        self.due += self._rest.join(pieces)
+        self.due += self._join(self._rest, pieces)
 
-    def tell(self, channel: str, entry: str, pieces: tuple[bytes, ...]) -> None:
+    def tell(self, channel: str, entry: str, pieces: Pieces) -> None:
         """`offer` and `flush` in one, where nothing else is due: the way of most publications."""
         if channel != self._latest:
             self._turn_to(channel)
         self._entry = entry
-        self.connection.write(self._rest.join(pieces))
+        self.connection.write(self._join(self._rest, pieces))
 
     def _turn_to(self, channel: str) -> None:
         """Make `channel` the latest: its entry is kept apart, `_rest` speaks of the others."""
@@ -206,7 +256,7 @@ class Subscriber:
         if self._latest is not None:
             cursors[self._latest] = self._entry
         self._latest = channel
-        others = [entry for name, entry in cursors.items() if name != channel]
+        others = [entry for name, entry in cursors.items() if entry and name != channel]
         self._rest = "".join("~" + entry for entry in others).encode()
 
     def say(self, message: Mapping[str, Any]) -> None:

@@ -16,12 +16,12 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from push_server import log
 from push_server.calls import Caller, PushClientError
-from push_server.channels import PERSONAL
+from push_server.channels import PERSONAL, personal_channel
 from push_server.hub import ANONYMOUS
 from push_server.presence import Roll
 from push_server.publications import dump_json
@@ -62,17 +62,17 @@ class Webhooks:
         """Begin to send."""
         self._sender.start()
 
-    def enter(self, user: str, name: str, channels: Iterable[str], now: float) -> None:
+    def enter(self, user: str, name: str, channels: Collection[str], now: float) -> None:
         """Report a user or a channel that was not there (the hub's call)."""
-        if _is_user(user) and self._users.enter(user):
+        if _counts(user, channels) and self._users.enter(user):
             self._report({"type": "user.online", "user": user})
         for channel in channels:
             if _is_shared(channel) and self._channels.enter(channel):
                 self._report({"type": "channel.occupied", "channel": channel})
 
-    def leave(self, user: str, channels: Iterable[str], now: float) -> None:
+    def leave(self, user: str, channels: Collection[str], now: float) -> None:
         """Count (the hub's call)."""
-        if _is_user(user):
+        if _counts(user, channels):
             self._users.leave(user, now)
         for channel in channels:
             if _is_shared(channel):
@@ -122,6 +122,12 @@ class Webhooks:
             )
             for index, part in enumerate(parts)
         ]
+
+
+def _counts(user: str, channels: Collection[str]) -> bool:
+    """Whether a connection comes or goes with these channels, and not only enters or leaves some:
+    it has its personal one from its beginning to its end."""
+    return _is_user(user) and personal_channel(user) in channels
 
 
 def _is_user(user: str) -> bool:

@@ -43,6 +43,7 @@ from wire import (
     read_response,
     request_bytes,
 )
+from wire_ws import Ws
 
 SITE = "http://www.site.localhost:8080"
 PUSH_HOST = "push.site.localhost"
@@ -501,6 +502,11 @@ class PushServer:
     def stream(self, token: str | None, *channels: str, **options: Any) -> Stream:
         """The same on the JSON-lines stream."""
         receiver: Stream = self._subscribe(Stream, token, channels, **options)
+        return receiver
+
+    def ws(self, token: str | None, *channels: str, **options: Any) -> Ws:
+        """The same on a WebSocket."""
+        receiver: Ws = self._subscribe(Ws, token, channels, **options)
         return receiver
 
     def poll(self, token: str | None, *channels: str, **options: Any) -> Poll:

@@ -81,7 +81,7 @@ class FakeConnection:
         elif callback is not None:
             callback()
 
-    def finish(self) -> None:
+    def finish(self, reason: str) -> None:
         self._finishing = True
         if not self.blocked:
             self.close("done")

@@ -162,7 +162,7 @@ def test_a_reset_is_noticed_when_writing(line: Line) -> None:
     line.connection.write(b"x")
     assert line.owner.ends == ["gone"]
     line.connection.write(b"y")
-    line.connection.finish()
+    line.connection.finish("done")
     line.connection.close("again")
     assert line.owner.ends == ["gone"], "it ends once"
 
@@ -227,7 +227,7 @@ def test_when_idle_calls_once(line: Line) -> None:
 def test_finish_waits_for_what_is_queued(line: Line) -> None:
     line.fill()
     line.connection.write(b"last words")
-    line.connection.finish()
+    line.connection.finish("done")
     assert line.owner.ends == []
     assert line.read().endswith(b"last words")
     assert line.owner.ends == ["done"]
@@ -235,7 +235,7 @@ def test_finish_waits_for_what_is_queued(line: Line) -> None:
 
 
 def test_finish_of_an_idle_one_is_at_once(line: Line) -> None:
-    line.connection.finish()
+    line.connection.finish("done")
     assert line.owner.ends == ["done"]
 
 
@@ -335,7 +335,7 @@ def test_an_iterator_yields_what_is_written_and_ends(owner: Owner) -> None:
     pieces = iter(connection)
     assert next(pieces) == b"one" and connection.idle
     connection.write(b"two")
-    connection.finish()
+    connection.finish("done")
     connection.write(b"three")
     assert list(pieces) == [b"two"]
     assert owner.ends == ["done"]

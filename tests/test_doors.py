@@ -236,7 +236,7 @@ def test_methods(house: House) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/subscribe", "/subscribe/", "/subscribe/ws", "/subscribe/sse/x", "/api", "/live"]
+    "path", ["/", "/subscribe", "/subscribe/", "/subscribe/no", "/subscribe/sse/x", "/api", "/live"]
 )
 def test_no_such_route(house: House, path: str) -> None:
     answer = house.public.get(path, headers=house.bearer(), status=404)

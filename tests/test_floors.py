@@ -42,10 +42,12 @@ FLOORS: tuple[frozenset[str], ...] = (
             "admission",
             "connection",
             "hub",
+            "membership",
             "presence",
             "rooms",
             "subscriber",
             "watch",
+            "websocket",
             "wheel",
         }
     ),
@@ -78,6 +80,7 @@ IMPORTERS: Mapping[str, str] = {
     "sqlite3": "brokers.sqlite_file",
     "urllib3": "calls",
     "waitress": "hijack",
+    "websockets": "transports.frames",
 }
 
 

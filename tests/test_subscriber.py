@@ -45,7 +45,7 @@ class Sink:
     def when_idle(self, callback: Any) -> None:
         raise AssertionError
 
-    def finish(self) -> None:
+    def finish(self, reason: str) -> None:
         raise AssertionError
 
     def close(self, reason: str) -> None:

@@ -25,10 +25,11 @@ from wire import (
     read_response,
     request_bytes,
 )
+from wire_ws import handshake_headers
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 
-STREAMING = ["sse", "stream"]
+STREAMING = ["sse", "stream", "ws"]
 TRANSPORTS = [*STREAMING, "poll"]
 _numbers = count()
 
@@ -229,7 +230,7 @@ def test_without_a_cursor_the_present_begins(push: PushServer, name: str, transp
         assert publications(reader.take(1))[0]["data"] == "present"
 
 
-@every_stream
+@pytest.mark.parametrize("transport", ["sse", "stream"])
 def test_the_head_of_a_stream(push: PushServer, name: str, transport: str) -> None:
     reader = subscribe(push, transport, push.token(name))
     assert isinstance(reader, Streaming)
@@ -265,7 +266,8 @@ def test_refusals_are_ordinary_answers(push: PushServer, name: str, transport: s
         ("instance=a%20b", 400),
         ("channel=b&channel=c", 403),
     ):
-        response = push.get(f"/subscribe/{transport}?{query}", token=token)
+        headers = handshake_headers() if transport == "ws" else None
+        response = push.get(f"/subscribe/{transport}?{query}", token=token, headers=headers)
         assert response.status == status, query
         assert response.header("Content-Type") == "application/json"
         assert response.error
@@ -690,7 +692,7 @@ def test_drain(push_server_factory: Callable[..., PushServer], broker: str) -> N
     readers = [subscribe(push, transport, token, "a:1") for transport in STREAMING]
     polled = push.poll(token, "a:1")
     polled.wire.send(request_bytes("GET", polled.target(timeout="30"), polled.headers))
-    until(lambda: subscribers(push, "a:1") == 3, "the poll waits")
+    until(lambda: subscribers(push, "a:1") == 4, "the poll waits")
     push.api("publish", channel="b:1", data=1)
     push.signal(signal.SIGTERM)
     delays = []

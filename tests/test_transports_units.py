@@ -1,11 +1,15 @@
 """The bytes of every transport, against `tests/vectors/transports.json` and against parsers."""
 
 import json
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from wire import Wire
+from wire_ws import TEXT, read_frame
 
 from push_server.publications import Publication, PublishRequest, dump_json
 from push_server.transports import TRANSPORTS
@@ -44,7 +48,7 @@ every_transport = pytest.mark.parametrize("name", list(TRANSPORTS))
 
 
 def vector(name: str, what: str) -> bytes:
-    return str(VECTORS["transports"][name][what]).encode("ascii")
+    return str(VECTORS["transports"][name][what]).encode("latin-1")
 
 
 def test_every_transport_has_a_vector_and_its_own_name() -> None:
@@ -56,8 +60,8 @@ def test_every_transport_has_a_vector_and_its_own_name() -> None:
 def test_the_bytes(name: str) -> None:
     transport = TRANSPORTS[name]
     assert transport.head(HEADERS) == vector(name, "head")
-    assert REST.join(transport.encode(PUBLICATIONS)) == vector(name, "encoded")
-    assert REST.join(transport.encode(PUBLICATIONS[:1])) == vector(name, "one")
+    assert transport.join(REST, transport.encode(PUBLICATIONS)) == vector(name, "encoded")
+    assert transport.join(REST, transport.encode(PUBLICATIONS[:1])) == vector(name, "one")
     assert transport.control(VECTORS["control"], CURSOR) == vector(name, "control")
 
 
@@ -80,12 +84,22 @@ def test_the_bytes_of_an_empty_answer() -> None:
 @every_transport
 def test_encoding_in_parts_is_encoding_at_once(name: str) -> None:
     transport = TRANSPORTS[name]
-    parts = b"".join(REST.join(transport.encode([each])) for each in PUBLICATIONS)
-    assert parts == REST.join(transport.encode(PUBLICATIONS))
+    parts = b"".join(transport.join(REST, transport.encode([each])) for each in PUBLICATIONS)
+    assert parts == transport.join(REST, transport.encode(PUBLICATIONS))
 
 
 def decode(name: str, data: bytes) -> list[Any]:
     """What a client reads: by a reader that knows nothing of ours."""
+    if name == "ws":
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        values = []
+        with Wire(ours, data) as wire:
+            while wire.buffer:
+                frame = read_frame(wire, time.monotonic() + 1)
+                assert (frame.opcode, frame.fin) == (TEXT, True)
+                values.append(json.loads(frame.payload.decode("ascii")))
+        return values
     text = data.decode("ascii")
     if name == "stream":
         assert "\r" not in text
@@ -97,8 +111,8 @@ def decode(name: str, data: bytes) -> list[Any]:
             assert [field for field, _ in fields] == ["data", "id"]
             events.append({**json.loads(fields[0][1]), "cursor": fields[1][1]})
         return events
-    values: list[Any] = json.loads(f"[{text[:-1]}]")
-    return values
+    values = json.loads(f"[{text[:-1]}]")
+    return list(values)
 
 
 @every_transport
@@ -108,12 +122,29 @@ def test_no_payload_breaks_the_framing(name: str, data: Any) -> None:
         Publication.place(PublishRequest("c", f"i{number}", dump_json(data)), 7, number, 0.0)
         for number in (1, 2, 3)
     ]
-    read = decode(name, REST.join(TRANSPORTS[name].encode(publications)))
+    transport = TRANSPORTS[name]
+    read = decode(name, transport.join(REST, transport.encode(publications)))
     assert [value["data"] for value in read] == [data] * 3
     assert [value["offset"] for value in read] == [1, 2, 3]
     if name != "poll":
         expected = [f"1~{each.entry}{REST.decode()}" for each in publications]
         assert [value["cursor"] for value in read] == expected
+
+
+@every_transport
+def test_nothing_to_tell_is_no_bytes(name: str) -> None:
+    assert TRANSPORTS[name].join(REST, ()) == b""
+
+
+@pytest.mark.parametrize("rest", [0, 1, 18, 19, 20, 125, 126, 65_000, 66_000])
+def test_a_websocket_frame_has_the_length_of_what_is_put_into_it(rest: int) -> None:
+    transport = TRANSPORTS["ws"]
+    pieces = transport.encode(PUBLICATIONS)
+    for size in (rest, rest + 1, rest):
+        got = decode("ws", transport.join(b"~" * size, pieces))
+        assert [len(value["cursor"]) for value in got] == [
+            len(f"1~{each.entry}") + size for each in PUBLICATIONS
+        ]
 
 
 def test_a_control_message_does_not_change_what_it_is_given() -> None:

@@ -210,17 +210,36 @@ def test_who_comes_back_in_time_has_not_left(make: Callable[[str], Webhooks]) ->
     with Cms() as cms:
         hooks = make(cms.url)
         hooks.tick(0)
-        hooks.enter("42", "", ["node:7"], 0)
+        hooks.enter("42", "", ["user:42", "node:7"], 0)
         for now in range(1, 20, 2):
-            hooks.leave("42", ["node:7"], now)
+            hooks.leave("42", ["user:42", "node:7"], now)
             hooks.tick(now + 1)
-            hooks.enter("42", "", ["node:7"], now + 1)
+            hooks.enter("42", "", ["user:42", "node:7"], now + 1)
         hooks.gone("other")
         wait_for(lambda: ("node.gone", "other") in cms.said)
         assert cms.said == [
             ("user.online", "42"),
             ("channel.occupied", "node:7"),
             ("node.gone", "other"),
+        ]
+
+
+def test_who_enters_and_leaves_channels_was_there_before(make: Callable[[str], Webhooks]) -> None:
+    with Cms() as cms:
+        hooks = make(cms.url)
+        hooks.tick(0)
+        hooks.enter("42", "", ["user:42"], 0)
+        hooks.enter("42", "", ["node:7"], 1)
+        hooks.leave("42", ["node:7"], 2)
+        hooks.tick(10)
+        hooks.leave("42", ["user:42"], 11)
+        hooks.tick(20)
+        wait_for(lambda: ("user.offline", "42") in cms.said)
+        assert cms.said == [
+            ("user.online", "42"),
+            ("channel.occupied", "node:7"),
+            ("channel.vacated", "node:7"),
+            ("user.offline", "42"),
         ]
 
 
@@ -269,11 +288,11 @@ def test_too_much_that_waits_is_replaced_by_a_snapshot(
     hooks.tick(0)
     wait_for(lambda: counts(hooks)["webhooks.failed"])
     for index in range(200):
-        hooks.enter(f"u{index}", "", [], 1)
+        hooks.enter(f"u{index}", "", [f"user:u{index}"], 1)
         hooks.tick(1)
         assert hooks._sender.waiting <= 52
     with Cms(port=port) as cms:
-        hooks.enter("last", "", [], 1)
+        hooks.enter("last", "", ["user:last"], 1)
         wait_for(lambda: ("user.online", "last") in cms.said)
         known: set[str] = set()
         for event in cms.taken:

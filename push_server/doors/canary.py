@@ -38,7 +38,7 @@ class _CanaryConnection:
     def when_idle(self, callback: Callable[[], None]) -> None:
         self._context.hub.loop.call_soon(callback)
 
-    def finish(self) -> None:
+    def finish(self, reason: str) -> None:
         self.close("done")
 
     def release(self) -> bool:

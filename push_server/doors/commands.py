@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from push_server.brokers.base import Broker
 from push_server.channels import check_channel
 from push_server.doors.context import Context
 from push_server.doors.publish import dump_data
@@ -189,28 +190,36 @@ def presence(call: Call) -> Perform:
     """``presence``: who is in a channel, on all nodes."""
     _fields(call, {"channel"}, {"limit"})
     channel = _usable(call, call.params["channel"])
-    limit = call.params.get("limit", PRESENCE_LIMIT)
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= PRESENCE_LIMIT:
-        raise BadInput("params", f"limit is 0 to {PRESENCE_LIMIT}.")
+    limit = presence_limit(call.params)
     if not call.context.settings.namespace.of(channel).presence:
         raise BadInput("presence_off", "The namespace of this channel has no `presence = true`.")
 
-    async def perform() -> Result:
-        members = dict(await call.context.broker.roster.who(channel))
-        nobody = members.pop(ANONYMOUS, None)
-        users: dict[str, dict[str, Any]] = {}
-        for user, member in islice(members.items(), limit):
-            users[user] = {"connections": member.connections}
-            if member.name:
-                users[user]["name"] = member.name
-        return {
-            "channel": channel,
-            "count": len(members),
-            "anonymous": 0 if nobody is None else nobody.connections,
-            "users": users,
-        }
+    return lambda: who_is_there(call.context.broker, channel, limit)
 
-    return perform
+
+def presence_limit(params: Mapping[str, Any]) -> int:
+    """How many users to name. Raises `BadInput`."""
+    limit = params.get("limit", PRESENCE_LIMIT)
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= PRESENCE_LIMIT:
+        raise BadInput("params", f"limit is 0 to {PRESENCE_LIMIT}.")
+    return limit
+
+
+async def who_is_there(broker: Broker, channel: str, limit: int) -> dict[str, Any]:
+    """The users in a channel, on all nodes; `limit` of them by name."""
+    members = dict(await broker.roster.who(channel))
+    nobody = members.pop(ANONYMOUS, None)
+    users: dict[str, dict[str, Any]] = {}
+    for user, member in islice(members.items(), limit):
+        users[user] = {"connections": member.connections}
+        if member.name:
+            users[user]["name"] = member.name
+    return {
+        "channel": channel,
+        "count": len(members),
+        "anonymous": 0 if nobody is None else nobody.connections,
+        "users": users,
+    }
 
 
 def stats(call: Call) -> Perform:

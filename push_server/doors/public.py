@@ -9,6 +9,7 @@ from push_server.doors.publish import PublishDoor, TicketDoor
 from push_server.doors.request import Request
 from push_server.doors.router import Router, Routes
 from push_server.doors.subscribe import SubscribeDoor
+from push_server.doors.websocket import WebSocketDoor
 from push_server.transports.base import Headers
 
 
@@ -18,6 +19,7 @@ def public_application(context: Context) -> Router:
         "/frame": ("GET", FrameDoor(context)),
         **{f"/{name}": ("GET", FileDoor(name)) for name in script_names()},
         "/subscribe/": ("GET", SubscribeDoor(context)),
+        "/subscribe/ws": ("GET", WebSocketDoor(context)),
         "/publish": ("POST", PublishDoor(context)),
         "/ticket": ("POST", TicketDoor(context)),
         "/echo": ("GET", EchoDoor(context)),

@@ -2,6 +2,8 @@
 
 import secrets
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from push_server.channels import check_channel
 from push_server.doors.context import Context
@@ -9,6 +11,8 @@ from push_server.doors.guard import authenticate
 from push_server.doors.request import Answer, Request
 from push_server.errors import BadInput, Denied, PushError
 from push_server.publications import PublishRequest, check_id, dump_json
+from push_server.settings import Settings
+from push_server.tokens import Grant
 from push_server.transports.base import Headers
 
 FIELDS = frozenset({"channel", "data", "id", "exclude"})
@@ -22,6 +26,25 @@ def dump_data(data: object) -> bytes:
         raise BadInput("json_malformed", "A number in data is out of range.") from None
 
 
+def publish_request(
+    fields: Mapping[str, Any], grant: Grant, settings: Settings
+) -> PublishRequest:
+    """What a browser wants published, if its token allows it. Raises `BadInput`, `Denied`."""
+    if not FIELDS.issuperset(fields) or "data" not in fields:
+        raise BadInput("fields", "A publish has channel and data, and may have id, exclude.")
+    channel = check_channel(fields.get("channel"))
+    if not settings.namespace.of(channel).client_publish or not grant.may_publish(channel):
+        raise Denied("channel_denied", "The token does not allow publishing there.")
+    exclude = fields.get("exclude")
+    return PublishRequest(
+        channel=channel,
+        id=check_id(fields["id"]) if "id" in fields else secrets.token_urlsafe(12),
+        data=dump_data(fields["data"]),
+        user=grant.user,
+        exclude=None if exclude is None else check_id(exclude, "exclude"),
+    )
+
+
 class PublishDoor:
     """Publishes for the user of the token."""
 
@@ -33,20 +56,7 @@ class PublishDoor:
         context = self._context
         grant = authenticate(request, context)
         fields = request.json_object(context.settings.max_body)
-        if not FIELDS.issuperset(fields) or "data" not in fields:
-            raise BadInput("fields", "A publish has channel and data, and may have id, exclude.")
-        channel = check_channel(fields.get("channel"))
-        namespace = context.settings.namespace.of(channel)
-        if not namespace.client_publish or not grant.may_publish(channel):
-            raise Denied("channel_denied", "The token does not allow publishing there.")
-        exclude = fields.get("exclude")
-        wish = PublishRequest(
-            channel=channel,
-            id=check_id(fields["id"]) if "id" in fields else secrets.token_urlsafe(12),
-            data=dump_data(fields["data"]),
-            user=grant.user,
-            exclude=None if exclude is None else check_id(exclude, "exclude"),
-        )
+        wish = publish_request(fields, grant, context.settings)
         (result,) = context.crossing.call(context.broker.publish([wish]))
         if isinstance(result, PushError):
             raise result

@@ -7,26 +7,20 @@ let go of one, else as an iterator that occupies this worker until the stream en
 
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from email.utils import formatdate
 from itertools import chain
 
-from push_server.addresses import address_group, without_limit
-from push_server.channels import check_channel, personal_channel
 from push_server.connection import Connection, IteratorConnection, SocketConnection
 from push_server.doors.context import Context
 from push_server.doors.guard import authenticate
+from push_server.doors.orders import make_order
 from push_server.doors.request import Answer, Request
-from push_server.errors import BadInput, Denied, NotFound, TooMany, Unavailable
-from push_server.positions import parse_cursor
-from push_server.publications import check_id
+from push_server.errors import BadInput, NotFound, Unavailable
 from push_server.subscriber import SubscribeRequest
-from push_server.tokens import Grant
 from push_server.transports import TRANSPORTS
 from push_server.transports.base import Headers
 
-CHANNELS_LIMIT = 256
-"""Channels that one request may name, whatever the settings say."""
 POLL_SECONDS = 25.0
 POLL_SECONDS_LIMIT = 60.0
 
@@ -38,9 +32,7 @@ class SubscribeDoor:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        settings = context.settings
-        self._unlimited = without_limit(settings.unlimited_addresses, settings.trusted_proxy)
-        self._blocking = threading.Semaphore(settings.blocking_connections)
+        self._blocking = threading.Semaphore(context.settings.blocking_connections)
 
     def __call__(self, request: Request, headers: Headers) -> Answer | None:
         """The answer, or None if the connection was taken."""
@@ -65,53 +57,26 @@ class SubscribeDoor:
         transport = TRANSPORTS.get(request.path.removeprefix("/subscribe/"))
         if transport is None:
             raise NotFound("not_found", "There is no such transport.")
-        grant = authenticate(request, self._context, tickets=True)
-        channels, denied = self._channels(request, grant)
-        since = request.header("last-event-id") or request.parameter("since")
-        instance = request.parameter("instance")
+        context = self._context
+        grant = authenticate(request, context, tickets=True)
         connection = request.header("connection").lower()
-        if fallback := request.parameter("fallback"):
-            self._context.hub.note_fallback(fallback)
-        return SubscribeRequest(
-            user=grant.user,
-            session=grant.session,
-            token_id=grant.token_id,
-            issued=grant.issued,
-            expires=grant.expires,
-            address="" if request.ip in self._unlimited else address_group(request.ip),
-            channels=channels,
-            denied=denied,
-            since=parse_cursor(since) if since else None,
-            instance=check_id(instance, "instance") if instance else None,
+        order = make_order(
+            context.settings,
+            grant,
+            request.ip,
+            request.parameters("channel"),
+            since=request.header("last-event-id") or request.parameter("since"),
+            instance=request.parameter("instance"),
             transport=transport,
             timeout=_timeout(request),
             # A held answer would carry the time of its request; browsers set their clock by it.
             headers=headers if transport.once else (*headers, ("Date", formatdate(usegmt=True))),
             keep_alive=request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
             and "close" not in connection,
-            name=grant.name,
         )
-
-    def _channels(self, request: Request, grant: Grant) -> tuple[Sequence[str], Sequence[str]]:
-        asked = request.parameters("channel")
-        if len(asked) > CHANNELS_LIMIT:
-            raise BadInput("too_many_channels", f"A request names {CHANNELS_LIMIT} at most.")
-        personal = personal_channel(grant.user)
-        granted = {personal: None}
-        denied: dict[str, None] = {}
-        for name in asked:
-            try:
-                known = grant.may_subscribe(check_channel(name))
-            except Denied:
-                known = False
-            (granted if known else denied)[name] = None
-        limit = self._context.settings.channels_per_connection
-        if len(granted.keys() - {personal}) > limit:
-            raise TooMany("too_many_channels", f"`channels_per_connection` allows {limit}.")
-        if denied and not set(asked) & granted.keys():
-            # The same answer whether or not such a channel exists.
-            raise Denied("channel_denied", "The token grants none of these channels.")
-        return list(granted), list(denied)
+        if fallback := request.parameter("fallback"):
+            context.hub.note_fallback(fallback)
+        return order
 
     def _serve_blocking(self, order: SubscribeRequest) -> Answer:
         """Serve from this very worker (a WSGI server that cannot let go of a socket)."""

@@ -8,7 +8,8 @@ from push_server.transports.base import Transport
 from push_server.transports.poll import Poll
 from push_server.transports.sse import SSE
 from push_server.transports.stream import Stream
+from push_server.transports.ws import WebSocket
 
 TRANSPORTS: dict[str, Transport] = {
-    transport.name: transport for transport in (SSE(), Stream(), Poll())
+    transport.name: transport for transport in (SSE(), Stream(), WebSocket(), Poll())
 }

@@ -1,0 +1,92 @@
+"""``GET /subscribe/ws``: the handshake, up to where a WebSocket is a `Session`.
+
+Whatever can be wrong is found before 101 and refused by an ordinary HTTP answer. Only who has
+shown nothing yet is let in on trust: a browser can send neither a header nor, without another
+request, a ticket. Such a stranger has ten seconds for a first message, and there may be few of
+them, in all and from one address.
+
+Runs in a worker up to the hijack. Imported by the public application.
+"""
+
+import socket
+from collections.abc import Callable
+from email.utils import formatdate
+
+from push_server.doors.context import Context
+from push_server.doors.guard import authenticate
+from push_server.doors.orders import make_order
+from push_server.doors.request import Answer, Request
+from push_server.doors.session import Lobby, Session
+from push_server.errors import BadInput, Denied, NotServed, UpgradeRequired
+from push_server.transports import TRANSPORTS
+from push_server.transports.base import Headers
+from push_server.transports.frames import accept
+
+GiveBack = Callable[[socket.socket], None]
+
+_HANDSHAKE = ("upgrade", "connection", "sec-websocket-key", "sec-websocket-version")
+
+
+class WebSocketDoor:
+    """Lets WebSockets in."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._lobby = Lobby(context)
+
+    def __call__(self, request: Request, headers: Headers) -> Answer | None:
+        """Refuse by raising, or take the connection."""
+        if request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+            raise UpgradeRequired("upgrade_required", "WebSocket begins with HTTP/1.1.")
+        proof = accept({name: request.header(name) for name in _HANDSHAKE})
+        hijack = request.environ.get("push_server.hijack")
+        if hijack is None:
+            raise NotServed(
+                "no_websocket", "This WSGI server cannot hand over a connection; use a stream."
+            )
+        if "HTTP_ORIGIN" not in request.environ and not request.header("authorization"):
+            # Browsers always send one. A program has to show a token with the handshake.
+            raise Denied(
+                "origin_missing",
+                "Send an Origin, or a bearer token in the header.",
+                event="origin.reject",
+                reason="missing",
+            )
+        headers = (
+            *headers,
+            ("Date", formatdate(usegmt=True)),
+            ("Sec-WebSocket-Accept", proof),
+        )
+        begin = self._beginning(request, headers)
+
+        def take(sock: socket.socket, give_back: GiveBack) -> None:  # runs on the I/O thread
+            self._context.crossing.post(begin, sock)
+
+        if not hijack(take):
+            raise BadInput("pipelined", "Send nothing before the handshake is answered.")
+        return None
+
+    def _beginning(
+        self, request: Request, headers: Headers
+    ) -> Callable[[socket.socket], None]:
+        """What the loop does with the socket."""
+        if request.parameter("ticket") or request.header("authorization"):
+            grant = authenticate(request, self._context, tickets=True)
+            order = make_order(
+                self._context.settings,
+                grant,
+                request.ip,
+                request.parameters("channel"),
+                transport=TRANSPORTS["ws"],
+                since=request.parameter("since"),
+                instance=request.parameter("instance"),
+                headers=headers,
+            )
+            session = Session(self._lobby, request.ip)
+            if fallback := request.parameter("fallback"):
+                self._context.hub.note_fallback(fallback)
+            return lambda sock: session.enter(sock, grant, order)
+        if request.query:
+            raise BadInput("query", "Without a token or ticket, put it all into `connect`.")
+        session = Session(self._lobby, request.ip)
+        return lambda sock: session.wait(sock, headers)

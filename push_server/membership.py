@@ -1,0 +1,100 @@
+"""Membership: which subscriber is in which channels, from its first channel to its last.
+
+A subscriber comes with channels and leaves all of them at its end. Where its transport can carry
+requests, it also enters channels and leaves some while it lives. The rooms and the observers hear
+of every change, and in the same order.
+
+Event loop only, hence no locks. Imported by the hub.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from push_server.brokers.base import Broker
+from push_server.history import History
+from push_server.positions import Position, channel_key
+from push_server.rooms import Rooms
+from push_server.subscriber import Subscriber
+
+
+class Observer(Protocol):
+    """Who keeps count of the users and channels of this node.
+
+    Nothing of it may raise or wait, and only `tick` may announce: the other two are called in the
+    middle of a fan-out.
+    """
+
+    def enter(self, user: str, name: str, channels: Collection[str], now: float) -> None:
+        """A connection of this user joins these channels; the personal one at its beginning."""
+
+    def leave(self, user: str, channels: Collection[str], now: float) -> None:
+        """It has left them; the personal one at its end."""
+
+    def tick(self, now: float) -> None:
+        """Another turn of the wheel, on the monotonic clock."""
+
+    def close(self) -> None:
+        """The hub ends."""
+
+
+class Membership:
+    """The subscribers in their channels."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.observers: list[Observer] = []
+        self._rooms = rooms
+
+    def join(
+        self, subscriber: Subscriber, name: str, channels: Collection[str], now: float
+    ) -> None:
+        """Put a subscriber, by its display name, into channels that it is subscribed to."""
+        self._rooms.join(subscriber, channels)
+        for observer in self.observers:
+            observer.enter(subscriber.user, name, channels, now)
+
+    def leave(
+        self,
+        subscriber: Subscriber,
+        channels: Collection[str],
+        now: float,
+        *,
+        moving: bool = False,
+    ) -> None:
+        """Take it out; who is `moving` to another server has not left for the observers."""
+        self._rooms.leave(subscriber, channels)
+        if not moving:
+            for observer in self.observers:
+                observer.leave(subscriber.user, channels, now)
+
+    async def add(
+        self,
+        broker: Broker,
+        subscriber: Subscriber,
+        name: str,
+        channels: Collection[str],
+        since: Mapping[str, Position] | None,
+        now: float,
+    ) -> Mapping[str, History]:
+        """Put a subscriber that has begun into more channels, and read where they stand.
+
+        Everything delivered to it from here on is held, until it resumes from what is returned.
+        Raises what `Broker.read` raises; then it is where it was before.
+        """
+        subscriber.widen(channels, since)
+        self.join(subscriber, name, channels, now)
+        try:
+            return await broker.read(
+                {
+                    channel: None if since is None else since.get(channel_key(channel))
+                    for channel in channels
+                }
+            )
+        except BaseException:
+            if subscriber.present:
+                self.remove(subscriber, channels, now)
+            raise
+
+    def remove(self, subscriber: Subscriber, channels: Collection[str], now: float) -> None:
+        """Take a subscriber out of some of its channels for good."""
+        self.leave(subscriber, channels, now)
+        subscriber.narrow(channels)
