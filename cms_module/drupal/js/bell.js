@@ -6,93 +6,67 @@
 /* global Notifications */
 
 ((Drupal, once) => {
-  /** The list is loaded when the connection stands, or after this without one. */
-  const PATIENCE_MS = 2500;
+  const { settings } = Drupal.pushServer;
+  const channels = settings.channels || [];
 
-  /**
-   * Loads the list, once for all who ask before it is there.
-   *
-   * A list that is loaded before the page listens could miss what comes in
-   * between, and loading it twice would cost the site two requests a page.
-   */
-  class Loader {
-    constructor(url) {
-      this.url = url;
-      this.loading = null;
-      this.ready = new Promise((resolve) => {
-        Drupal.pushServer.on('subscribed', resolve);
-        setTimeout(resolve, PATIENCE_MS);
+  /** The user's own channel and those of his roles, as if they were one. */
+  const push = {
+    subscribe(own, subscriber) {
+      channels.forEach((channel) => Drupal.pushServer.subscribe(channel, subscriber));
+    },
+    on(name, listener) {
+      Drupal.pushServer.on(name, (concerned) => {
+        const isOurs = (channel) => concerned.includes(channel);
+        // They are subscribed together, but one may be reset without the others.
+        if (name === 'reset' ? channels.some(isOurs) : isOurs(channels[0])) {
+          listener([channels[0]]);
+        }
       });
-    }
+    },
+  };
 
-    load() {
-      this.loading ||= this.ready.then(() => this.fetch()).finally(() => {
-        this.loading = null;
-      });
-      return this.loading;
+  async function load() {
+    const answer = await fetch(settings.listUrl, { cache: 'no-store', credentials: 'same-origin' });
+    if (!answer.ok) {
+      throw new Error(`HTTP ${answer.status}`);
     }
+    return answer.json();
+  }
 
-    async fetch() {
-      const answer = await fetch(this.url, { cache: 'no-store', credentials: 'same-origin' });
-      if (!answer.ok) {
-        throw new Error(`HTTP ${answer.status}`);
-      }
-      return answer.json();
-    }
+  function markSeen(seen) {
+    return fetch(settings.seenUrl, {
+      method: 'POST',
+      body: new URLSearchParams({ seen }),
+      credentials: 'same-origin',
+      keepalive: true,
+    });
   }
 
   function words() {
     return {
       title: Drupal.t('Notifications'),
       none: Drupal.t('Nothing yet. What is new appears here by itself.'),
-      count: (unread) =>
-        unread
-          ? Drupal.formatPlural(unread, '1 new notification', '@count new notifications')
+      count: (count) =>
+        count
+          ? Drupal.formatPlural(count, 'Notifications, 1 new', 'Notifications, @count new')
           : Drupal.t('Notifications, none new'),
+      arrived: (title) => Drupal.t('New notification: !title', { '!title': title }),
+      several: (count) => Drupal.formatPlural(count, '1 new notification', '@count new notifications'),
       close: Drupal.t('Dismiss'),
       fresh: Drupal.t('New'),
-      by: (sender) => Drupal.t('from @sender', { '@sender': sender }),
+      by: (sender) => Drupal.t('from !sender', { '!sender': sender }),
+      all: Drupal.t('All notifications'),
     };
   }
 
   Drupal.behaviors.pushServerBell = {
     attach(context) {
       once('push-server-bell', '[data-push-server-bell]', context).forEach((bell) => {
-        const { settings } = Drupal.pushServer;
-        const channels = settings.channels || [];
-        if (!channels.length) {
-          return;
+        if (channels.length) {
+          // The link that is there without JavaScript leads to the page with all of them.
+          const all = bell.querySelector('a')?.href;
+          Notifications.mount({ push, channel: channels[0], bell, load, markSeen, all, words: words() });
         }
-        let highest = 0;
-        const loader = new Loader(settings.listUrl);
-        Notifications.mount({
-          // Announcements come on the channels of the user's roles.
-          push: {
-            subscribe: (channel, subscriber) => {
-              channels.forEach((name) => {
-                Drupal.pushServer.subscribe(name, (data, publication) => {
-                  highest = Math.max(highest, Number(data?.id) || 0);
-                  subscriber(data, publication);
-                });
-              });
-            },
-            on: Drupal.pushServer.on,
-          },
-          channel: channels[0],
-          bell,
-          load: async () => {
-            const state = await loader.load();
-            highest = Math.max(highest, 0, ...state.items.map((item) => item.id));
-            return state;
-          },
-          markSeen: () =>
-            fetch(settings.seenUrl, {
-              method: 'POST',
-              body: new URLSearchParams({ seen: String(highest) }),
-              credentials: 'same-origin',
-            }),
-          words: words(),
-        });
       });
     },
   };

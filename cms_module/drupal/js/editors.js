@@ -59,9 +59,9 @@
         sentences.push(
           Drupal.formatPlural(
             this.names.length,
-            '@names is editing this, too.',
-            '@names are editing this, too.',
-            { '@names': this.names.join(', ') },
+            '!names is editing this, too.',
+            '!names are editing this, too.',
+            { '!names': this.names.join(', ') },
           ),
         );
       }

@@ -37,7 +37,7 @@ final class PageHooks {
   #[Hook('theme')]
   public function theme(): array {
     return [
-      'push_server_bell' => ['variables' => ['label' => NULL]],
+      'push_server_bell' => ['variables' => ['url' => NULL]],
       'push_server_list' => ['variables' => ['items' => []]],
       'push_server_editors' => ['variables' => ['attributes' => []]],
     ];

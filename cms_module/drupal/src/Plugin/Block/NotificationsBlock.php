@@ -11,6 +11,7 @@ use Drupal\Core\Block\BlockBase;
 use Drupal\Core\Plugin\ContainerFactoryPluginInterface;
 use Drupal\Core\Session\AccountInterface;
 use Drupal\Core\StringTranslation\TranslatableMarkup;
+use Drupal\Core\Url;
 use Drupal\push_server\PageSettings;
 use Symfony\Component\DependencyInjection\ContainerInterface;
 
@@ -78,7 +79,7 @@ final class NotificationsBlock extends BlockBase implements ContainerFactoryPlug
    * {@inheritdoc}
    */
   public function build(): array {
-    $build = ['#theme' => 'push_server_bell'];
+    $build = ['#theme' => 'push_server_bell', '#url' => Url::fromRoute('push_server.page')->toString()];
     $this->page->attach($build, 'notifications');
     return $build;
   }
