@@ -113,8 +113,9 @@ def serve(config_path: str | None, workers: int) -> None:
 
 
 @main.command()
-@click.option("--config", "config_path", default=DEFAULT_CONFIG, metavar="FILE",
-              show_default=True, help="The file to write; one that exists is left alone.")
+@click.option("--config", "config_path", envvar="PUSH_SERVER_CONFIG", default=DEFAULT_CONFIG,
+              metavar="FILE", show_default=True,
+              help="The file to write; one that exists is left alone.")
 @click.option("--site", "sites", multiple=True, metavar="ORIGIN",
               help="Your site as browsers see it, such as https://www.example.com. Repeatable.")
 @click.option("--url", "public_url", default="", metavar="ORIGIN",

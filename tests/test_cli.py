@@ -113,6 +113,15 @@ def test_init_lets_the_service_of_a_package_read_the_file(folder: Path) -> None:
     assert result.stderr.endswith("; start: systemctl start push-server\n")
 
 
+def test_init_writes_where_all_commands_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUSH_SERVER_CONFIG", str(folder / "other.toml"))
+    assert invoke("init").exit_code == 0
+    assert [path.name for path in folder.iterdir()] == ["other.toml"]
+    assert invoke("check-config").exit_code == 0
+
+
 def test_init_makes_new_keys_every_time(folder: Path) -> None:
     invoke("init", "--config", "a.toml")
     invoke("init", "--config", "b.toml")
