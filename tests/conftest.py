@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import pytest
 from harness import PushServer
 from redis_server import RedisServer, program
+from wordpress.site import WordPress, missing
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +42,19 @@ def redis() -> Iterator[RedisServer]:
         pytest.skip("no Redis on this machine (Debian package redis-tools)")
     with RedisServer(appendonly="yes", appendfsync="always") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def wordpress() -> Iterator[WordPress]:
+    """A WordPress with the plugin, and a push server for it, shared by all tests of the run."""
+    if reason := missing():
+        pytest.skip(f"WordPress {reason}")
+    push = PushServer()
+    site = WordPress(push)
+    push.host = f"push.wp.test:{push.port}"
+    push.settings.update(
+        public_url=f"http://{push.host}", site_origins=[site.origin], document_domain="wp.test"
+    )
+    with push, site:
+        yield site
+        assert site.complaints == []

@@ -132,7 +132,7 @@ class Visitor:
         with contextlib.closing(wire):
             fields = {"Host": f"{HOST}:{self.port}", **(headers or {})}
             if self.cookies:
-                fields["Cookie"] = "; ".join(f"{key}={value}" for key, value in self.cookies.items())
+                fields["Cookie"] = "; ".join(map("=".join, self.cookies.items()))
             if body is not None:
                 fields["Content-Type"] = "application/x-www-form-urlencoded"
             wire.request(method, path, body, fields)
@@ -173,11 +173,12 @@ class WordPress:
         """What PHP has complained of in the plugin's files."""
         path = self.folder / "debug.log"
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        return [line for line in lines if "PHP " in line and "push-server/" in line]
+        signs = ("A notification failed", "push-server/")
+        return [line for line in lines if any(sign in line for sign in signs)]
 
     def configure(self, **settings: str) -> None:
         """Define these in wp-config.php from now on, and none of the others."""
-        lines = [f"define({json.dumps(name)}, {json.dumps(text)});" for name, text in settings.items()]
+        lines = [f"define('{name}', {json.dumps(text)});" for name, text in settings.items()]
         (self.folder / "push-config.php").write_text("\n".join(["<?php", *lines, ""]))
 
     def settings(self, **changes: str) -> dict[str, str]:
@@ -200,6 +201,13 @@ class WordPress:
         answer = (visitor or self.visitor()).get(f"/?probe={name}")
         assert answer.status == 200, answer.text
         return json.loads(answer.text)
+
+    def settle(self) -> None:
+        """Wait until no worker is busy any more: what is published after a response is out."""
+        deadline = time.monotonic() + PATIENCE
+        while self.visitor().get("/fpm-status?json").json["active processes"] > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def sql(self, query: str) -> list[list[str]]:
         """Rows of the database."""
@@ -296,7 +304,8 @@ class WordPress:
         root = os.geteuid() == 0
         pools = "".join(
             f"[{name}]\nlisten = {self.folder}/{name}.sock\nlisten.backlog = 511\npm = static\n"
-            f"pm.max_children = {WORKERS}\ncatch_workers_output = yes\n"
+            f"pm.max_children = {WORKERS}\npm.status_path = /fpm-status\n"
+            f"catch_workers_output = yes\nenv[TMPDIR] = {self.folder}\n"
             f"env[PUSH_PROBE] = {self.folder}/probes\n"
             f"env[PUSH_OFF] = {off}\nphp_admin_value[opcache.revalidate_freq] = 0\n"
             + ("user = root\n" if root else "")

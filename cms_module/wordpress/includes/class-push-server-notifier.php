@@ -44,7 +44,7 @@ final class Push_Server_Notifier {
 		$user_ids = (array) apply_filters( 'push_server_recipients', $user_ids, $kind, $about );
 		foreach ( array_unique( array_map( 'intval', $user_ids ) ) as $user_id ) {
 			$user = get_userdata( $user_id );
-			if ( ! $user || is_user_spammy( $user ) || ( $post && ! self::may_view( $user_id, $post ) ) ) {
+			if ( ! $user || ( is_multisite() && is_user_spammy( $user ) ) || ( $post && ! self::may_view( $user_id, $post ) ) ) {
 				continue;
 			}
 			$switched = switch_to_locale( get_user_locale( $user_id ) );
