@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from push_server.bridge_settings import Target
 from push_server.casts import Address
 from push_server.channels import Namespace
 from push_server.config_sources import ENVIRONMENT
@@ -20,12 +21,15 @@ from push_server.settings import SETTINGS, Setting, Settings
 from push_server.signatures import ApiKey
 
 WIDTH = 88
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def toml(value: object) -> str:
     """A value as TOML writes it."""
     if isinstance(value, Address):
         value = str(value)
+    if isinstance(value, Target):
+        value = value.written
     if isinstance(value, bool | str):
         # JSON spells these as TOML does, but for DEL, which TOML wants escaped. Not as ASCII:
         # TOML has no surrogate pairs.
@@ -33,9 +37,13 @@ def toml(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, Mapping):
-        members = ", ".join(f"{key} = {toml(entry)}" for key, entry in value.items())
+        members = ", ".join(f"{_key(key)} = {toml(entry)}" for key, entry in value.items())
         return f"{{ {members} }}" if members else "{}"
     return str(value).removesuffix(".0")
+
+
+def _key(name: str) -> str:
+    return name if _BARE_KEY.fullmatch(name) else toml(name)
 
 
 def initial_file(values: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ COUNTERS = {
     "replaced": ("Connections that made room for a newer one of the same user.", ""),
     "shed": ("Connections refused because the server was full.", ""),
     "webhooks": ("Events for the CMS sent, replaced by a snapshot; requests failed.", "outcome"),
+    "bridge": ("Messages that the bridges took, sent, parked or lost; failures.", "outcome"),
     "fallbacks": ("Connections on a lesser transport, by what ailed the better.", "reason"),
 }
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from push_server import log, systemd
 from push_server.addresses import without_limit
+from push_server.bridges.build import make_bridges
 from push_server.brokers import make_broker
 from push_server.crossing import EXIT_DEAD_THREAD, Crossing
 from push_server.doors.context import Context
@@ -172,12 +173,15 @@ class _House:
         """Start, serve, drain, stop."""
         self._context = await make_context(self._settings)
         try:
+            self._bridges = make_bridges(self._context)
             self._open_listeners()
         except BaseException:
             await self._context.broker.close()
             raise
         self._thread = threading.Thread(target=self._serve_http, name="waitress-io", daemon=True)
         self._thread.start()
+        for bridge in self._bridges:
+            bridge.start()
         loop = asyncio.get_running_loop()
         for name in ("SIGTERM", "SIGINT"):
             loop.add_signal_handler(getattr(signal, name), self._stopping.set)
@@ -278,6 +282,8 @@ class _House:
         context = self._context
         log.info("draining", connections=context.hub.stats()["connections"])
         self._fronts.stop_accepting()
+        for bridge in self._bridges:
+            await bridge.stop()
         context.hub.drain(self._settings.drain_spread)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(context.hub.empty.wait(), DRAIN_SECONDS)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from push_server import casts, config_sources
+from push_server import bridge_settings, casts, config_sources
+from push_server.bridge_settings import StompAddress, Target
 from push_server.casts import Address, Cast, SettingsError
 from push_server.channels import Namespaces
 from push_server.signatures import ApiKey, decode_secret
@@ -173,7 +174,7 @@ class Settings:
         " restarted server.",
     )
     drain_spread: float = _row(
-        casts.seconds(0, 600), 20,
+        casts.seconds(0, 600), 15,
         "Seconds over which the clients come back after a restart.",
     )
     stall_timeout: float = _row(
@@ -235,6 +236,47 @@ class Settings:
         casts.number(0, 10_000), 16,
         "Long-lived connections that may each hold a thread where another WSGI server runs the"
         " application.",
+    )
+
+    stomp_url: StompAddress | None = _row(
+        bridge_settings.stomp_url, "",
+        "A STOMP 1.2 broker such as RabbitMQ, for the bridges below:"
+        " `stomp://user:password@host:61613/vhost`, or `stomps://` over TLS. Needs the package"
+        " `stomp.py`.",
+        section="Bridges", secret=True,
+    )
+    stomp_consume: Mapping[str, Target] = _row(
+        bridge_settings.targets, {},
+        "Queues and topics whose messages are published: `\"/queue/news\" = \"news:front\"` sends"
+        " all to one channel, a list such as `[\"chat:*\", \"node:7\"]` lets each message choose"
+        " among these with its header `channel`.",
+    )
+    stomp_parked: str = _row(
+        bridge_settings.destination, "/queue/push-server.parked",
+        "Where a message goes that can never be published, with the reason in its header"
+        " `push-reason`.",
+    )
+    stomp_produce: Mapping[str, str] = _row(
+        bridge_settings.outlets, {},
+        "Channels whose publications are also sent to a queue or topic:"
+        " `\"chat:lobby\" = \"/topic/chat\"`. On one of several servers only.",
+    )
+    stomp_state: str = _row(
+        casts.file_path, "push-stomp.cursor",
+        "The file that remembers how far `stomp_produce` has come. A relative path starts in the"
+        " directory the server is started in.",
+    )
+    redis_inbox: str = _row(
+        bridge_settings.redis_inbox, "",
+        "A Redis stream whose entries are published, with the fields `data`, `channel` and, if"
+        " you like, `id`: `redis://HOST:PORT/DB?stream=KEY`. The server removes what it has"
+        " published.",
+        secret=True,
+    )
+    redis_inbox_channels: Target = _row(
+        bridge_settings.target, ["*"],
+        "What `redis_inbox` may publish to: one channel for all entries, or a list of names and"
+        " patterns to choose from. Personal channels need a pattern that spells out `user:`.",
     )
 
     namespace: Namespaces = _row(
@@ -360,10 +402,19 @@ def _check_webhook(settings: Settings) -> None:
         raise SettingsError("webhook_key", "is one of api_keys; it needs to be another")
 
 
+def _check_bridges(settings: Settings) -> None:
+    for name in ("stomp_consume", "stomp_produce"):
+        if getattr(settings, name) and settings.stomp_url is None:
+            raise SettingsError("stomp_url", f"{name} needs it")
+    if settings.stomp_url and not (settings.stomp_consume or settings.stomp_produce):
+        raise SettingsError("stomp_consume", "stomp_url does nothing without it or stomp_produce")
+
+
 _CHECKS: tuple[Callable[[Settings], None], ...] = (
     _check_port,
     _check_internal_listen,
     _check_schemes,
     _check_document_domain,
     _check_webhook,
+    _check_bridges,
 )

@@ -120,9 +120,9 @@ def _inline_members(table: Mapping[str, Any]) -> str:
     for key, value in table.items():
         if isinstance(value, dict):
             inner = ", ".join(f"{name} = {json.dumps(entry)}" for name, entry in value.items())
-            lines.append(f"{key} = {{{inner}}}")
+            lines.append(f"{json.dumps(key)} = {{{inner}}}")
         else:
-            lines.append(f"{key} = {json.dumps(value)}")
+            lines.append(f"{json.dumps(key)} = {json.dumps(value)}")
     return "\n".join(lines)
 
 

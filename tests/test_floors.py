@@ -23,6 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "addresses",
+            "bridge_settings",
             "casts",
             "config_sources",
             "config_text",
@@ -52,12 +53,13 @@ FLOORS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"crossing", "hijack", "sockets"}),
-    frozenset({"calls", "doors.*", "metrics", "webhooks"}),
+    frozenset({"bridges.*", "calls", "doors.*", "metrics", "webhooks"}),
     frozenset(
         {
             "__main__",
             "cli",
             "client",
+            "doctor.*",
             "feeding",
             "listener",
             "server",
@@ -78,6 +80,7 @@ IMPORTERS: Mapping[str, str] = {
     "redis": "brokers.redis_link",
     "requests": "calls",
     "sqlite3": "brokers.sqlite_file",
+    "stomp": "bridges.stomp",
     "urllib3": "calls",
     "waitress": "hijack",
     "websockets": "transports.frames",
