@@ -75,6 +75,10 @@ class Broken(NamedTuple):
     begin: str = ""
     """Run in a shell of the push host, before; and after:"""
     end: str = ""
+    php: str = ""
+    """What the connection test of the CMS says of the same hop, if it looks at it."""
+    site: str = ""
+    """The host that the connection test takes for the site's, in place of the real one."""
     skew: float = 0
     """Seconds that the clock of the CMS is ahead."""
 
@@ -381,6 +385,28 @@ class Town:
         (self.folder / "empty").mkdir(exist_ok=True)
         return run("ip", "netns", "exec", host, *command, environ=environ,
                    cwd=self.folder / "empty")
+
+    def php(self) -> dict[str, str]:
+        """What the PHP client's connection test finds on the host of the CMS: hop -> status."""
+        settings = self.settings(self.now.which, self.now.server)
+        port = "6667" if self.now.which == "tls" else "6668"
+        values = {
+            "url": settings["public_url"], "api": f"http://127.0.0.1:{port}", "spool": "",
+            "token_key": self.token_key, "api_key": self.api_key,
+            **{name.lower().removeprefix("push_"): value
+               for name, value in self.now.environ.items()},
+        }
+        site = settings["site_origins"][0].partition("://")[2]
+        script = f"""
+            require '{ROOT}/cms_module/client/autoload.php';
+            $client = PushServer\\Client::create(json_decode('{json.dumps(values)}', true));
+            $checks = $client->testConnection('{self.now.site or site}');
+            echo json_encode(array_map(fn ($check) => $check->status->value, $checks));
+        """
+        found: dict[str, str] = json.loads(self.at_site(
+            "php", "-d", f"curl.cainfo={self.folder}/ca.pem", "-r", script
+        ))
+        return found
 
     def _token(self) -> str:
         now = int(time.time())

@@ -17,15 +17,17 @@ from doctor_town import (
     Town,
     complaints,
     read,
+    run,
 )
 from redis_server import program
+
+from push_server.doctor.table import CHECKS
 
 PROXY = "proxy_pass http://127.0.0.1:6660;"
 NEW_KEY = "k" * 43
 NEW_SECRET = "whsec_" + "A" * 43 + "="
 VISITORS_ADDRESS = "proxy_set_header X-Forwarded-For $remote_addr;"
 CLUSTER = "add_header Origin-Agent-Cluster $push_agent_cluster always;"
-PUSH_NAME = "server_name push.example.com;"
 SITE_NAME = "fastcgi_param HTTP_HOST $host$cms_port;"
 SITE_PAGE = "try_files $uri $uri/ /index.php?$query_string;"
 # The public port of the plain push host, for connections from other hosts.
@@ -43,7 +45,7 @@ BROKEN = {
     "no site may connect": Broken(
         "settings", "site_origins is empty", config={"site_origins": []}),
     "no name": Broken(
-        "names", "push.example.com. A ", hosts={"push.example.com": None}),
+        "names", "push.example.com. A ", hosts={"push.example.com": None}, php="warning"),
     "name with a foreign address": Broken(
         "address", "203.0.113.9, which this host does not have",
         hosts={"push.example.com": "203.0.113.9"}),
@@ -69,38 +71,41 @@ BROKEN = {
         end='push-redirect up "$PLAIN" --apply'),
     "nothing on the port": Broken(
         "port", "connection refused", nginx=((f"{PUSH}:443", f"{PUSH}:8443"),),
-        hosts={"push.example.com": PUSH}),
+        hosts={"push.example.com": PUSH}, php="warning"),
     "nothing on the port of IPv6": Broken(
         "port", "2001:db8::81 port 443: connection refused",
         nginx=(("listen [2001:db8::81]:443 ssl http2;", ""),)),
     "firewall before the port": Broken(
         "port", "tcp dport 80 accept", which="plain", where="outside",
         begin=WALL, end=NO_WALL),
-    "certificate over": Broken("tls", "certificate has expired", certificate="old"),
+    "certificate over": Broken("tls", "certificate has expired", certificate="old", php="warning"),
     "certificate nearly over": Broken(
         "tls", "certbot renew", certificate="ending", status="warning"),
-    "certificate of another name": Broken("tls", "Hostname mismatch", certificate="other"),
+    "certificate of another name": Broken("tls", "Hostname mismatch", certificate="other",
+        php="warning"),
     "certificate without a chain": Broken("tls", "fullchain.pem", certificate="unchained"),
     "no TLS on the port": Broken(
         "tls", "ssl http2;", nginx=((f"listen {PUSH}:443 ssl http2;", f"listen {PUSH}:443;"),),
         hosts={"push.example.com": PUSH}),
     "proxy to nowhere": Broken(
-        "push_host", "does not reach the push server", nginx=((PROXY, PROXY.replace("60", "90")),)),
+        "push_host", "does not reach the push server", nginx=((PROXY, PROXY.replace("60", "90")),),
+        php="error"),
     "proxy changes Host": Broken(
         "push_host", "proxy_set_header Host $host;",
-        nginx=(("proxy_set_header Host $host;", "proxy_set_header Host backend.local;"),)),
+        nginx=(("proxy_set_header Host $host;", "proxy_set_header Host backend.local;"),),
+        php="error"),
     "http is sent to https": Broken(
         "push_host", 'public_url = "https://push.example.com"', which="plain", where="outside",
         hosts={"plain-push.example.com": CMS},
         nginx=(("server_name plain.example.com; root pages;",
                 "server_name plain-push.example.com; return 301 https://push.example.com$uri;"),)),
     "name with the address of the CMS": Broken(
-        "push_host", "this is no push server", hosts={"push.example.com": CMS}),
+        "push_host", "this is no push server", hosts={"push.example.com": CMS}, php="error"),
     "no document.domain": Broken(
-        "agent_cluster", "Origin-Agent-Cluster is missing", nginx=((CLUSTER, ""),)),
+        "agent_cluster", "Origin-Agent-Cluster is missing", nginx=((CLUSTER, ""),), php="error"),
     "no document.domain on error pages": Broken(
         "agent_cluster", "status 404 not_found: Origin-Agent-Cluster is missing",
-        nginx=((CLUSTER, CLUSTER.replace(" always", "")),)),
+        nginx=((CLUSTER, CLUSTER.replace(" always", "")),), php="error"),
     "document.domain twice": Broken(
         "agent_cluster", "Origin-Agent-Cluster is ?0, ?0",
         nginx=(("proxy_hide_header Origin-Agent-Cluster;\n\n    # As many", "\n    # As many"),)),
@@ -112,7 +117,7 @@ BROKEN = {
         config={"document_domain": "example.com"}, which="plain"),
     "X-Frame-Options": Broken(
         "frame", "X-Frame-Options: SAMEORIGIN",
-        nginx=((CLUSTER, CLUSTER + ' add_header X-Frame-Options "SAMEORIGIN";'),)),
+        nginx=((CLUSTER, CLUSTER + ' add_header X-Frame-Options "SAMEORIGIN";'),), php="error"),
     "site not known to the server that runs": Broken(
         "frame", "systemctl reload push-server",
         config={"site_origins": ["https://www.example.com", "https://shop.example.com"]},
@@ -139,15 +144,16 @@ BROKEN = {
     "token key not loaded": Broken(
         "token_key", "systemctl reload push-server", config={"token_keys": [NEW_KEY]}),
     "token key of the CMS": Broken(
-        "token_key", "PUSH_TOKEN_KEY=", where="cms", environ={"PUSH_TOKEN_KEY": NEW_KEY}),
+        "token_key", "PUSH_TOKEN_KEY=", where="cms", environ={"PUSH_TOKEN_KEY": NEW_KEY},
+        php="error"),
     "token is stopped on the way": Broken(
         "token_key", "Authorization does not arrive", where="outside",
         nginx=((PROXY, PROXY + ' proxy_set_header Authorization "";'),)),
     "visitors choose their address": Broken(
-        "forwarded", VISITORS_ADDRESS, nginx=((VISITORS_ADDRESS, ""),)),
+        "forwarded", VISITORS_ADDRESS, nginx=((VISITORS_ADDRESS, ""),), php="error"),
     "all visitors are the proxy": Broken(
         "forwarded", "every visitor as 127.0.0.1",
-        nginx=((VISITORS_ADDRESS, 'proxy_set_header X-Forwarded-For "";'),)),
+        nginx=((VISITORS_ADDRESS, 'proxy_set_header X-Forwarded-For "";'),), php="error"),
     "proxy not trusted": Broken(
         "forwarded", 'trusted_proxy = "127.0.0.1"', nginx=((PROXY, PROXY.replace("6660", "6661")),),
         server={"trusted_proxy": "", "listen": "127.0.0.1:6661",
@@ -165,18 +171,20 @@ BROKEN = {
         "idle", "cuts a silent connection after 1 s", options=("--idle",),
         nginx=(("proxy_read_timeout 75s;", "proxy_read_timeout 1s;"),)),
     "API elsewhere": Broken(
-        "api", "connection refused", where="cms", environ={"PUSH_API": "http://127.0.0.1:6699"}),
+        "api", "connection refused", where="cms", environ={"PUSH_API": "http://127.0.0.1:6699"},
+        php="error"),
     "API is the browser listener": Broken(
         "api", "this is not the internal API", where="cms",
-        environ={"PUSH_API": "http://127.0.0.1:6660"}),
+        environ={"PUSH_API": "http://127.0.0.1:6660"}, php="error"),
     "API key of the CMS": Broken(
-        "api_key", "PUSH_API_KEY=", where="cms", environ={"PUSH_API_KEY": NEW_SECRET}),
+        "api_key", "PUSH_API_KEY=", where="cms", environ={"PUSH_API_KEY": NEW_SECRET}, php="error"),
     "API key not loaded": Broken(
         "api_key", "systemctl reload push-server", config={"api_keys": {"cms": NEW_SECRET}}),
     "API on the push host": Broken(
         "api_private", "answered by the internal API",
         nginx=(("    location ~ ^/(api|live|ready|metrics)(/|$) {\n        return 404;",
-                "    location = /live {\n        proxy_pass http://127.0.0.1:6667;"),)),
+                "    location = /live {\n        proxy_pass http://127.0.0.1:6667;"),),
+        php="error"),
     "API on all addresses": Broken(
         "api_private", 'internal_listen = "127.0.0.1:6669"', which="plain",
         server={"broker": "memory:", "internal_listen": "0.0.0.0:6669",
@@ -215,6 +223,17 @@ BROKEN = {
         begin="sysctl -q net.ipv4.ip_local_port_range='32768 42768'",
         end="sysctl -q net.ipv4.ip_local_port_range='32768 60999'"),
 }
+
+
+HAS_PHP = shutil.which("php") is not None and "curl" in run("php", "-m").stdout.split()
+ITS_OWN = ("spool", "after_response")
+"""What a PHP on the command line always has to complain about."""
+
+
+def php_complaints(town: Town) -> dict[str, str]:
+    """What the connection test of a CMS finds wrong."""
+    return {hop: status for hop, status in town.php().items()
+            if status in ("error", "warning") and hop not in ITS_OWN}
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +280,22 @@ def test_the_right_hop_is_named(town: Town, name: str) -> None:
     assert all(finding["expected"] for finding in faults)
     assert done.returncode == (1 if broken.status == "error" else 0)
     assert done.stderr == ""
+    if broken.php and HAS_PHP:
+        assert php_complaints(town) == {broken.hop: broken.php}
+
+
+def test_the_connection_test_of_a_cms_finds_nothing_wrong(town: Town) -> None:
+    if not HAS_PHP:
+        pytest.skip("no PHP with curl on this machine")
+    for which in ("tls", "plain"):
+        town.become(SOUND._replace(which=which))
+        assert php_complaints(town) == {}
+        # What both look at has the same name.
+        assert town.php().keys() <= {check.name for check in CHECKS} | {"speed", *ITS_OWN}
+
+
+def test_the_connection_test_of_a_cms_knows_its_own_site(town: Town) -> None:
+    if not HAS_PHP:
+        pytest.skip("no PHP with curl on this machine")
+    town.become(SOUND._replace(site="shop.example.com"))
+    assert php_complaints(town) == {"frame": "error"}

@@ -73,6 +73,11 @@ final class Setting implements Transport
         return $answer instanceof \Throwable ? throw $answer : $answer;
     }
 
+    public function get(string $path, array $headers, float $seconds): Answer
+    {
+        return $this->post($path, $headers, '[]', $seconds);
+    }
+
     /**
      * @param list<array<string, mixed>> $commands
      */

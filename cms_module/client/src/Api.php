@@ -23,12 +23,14 @@ final class Api
 
     /**
      * @param \Closure(): float $clock
+     * @param \Closure(string): string|null $spell how the user writes the name of a setting
      */
     public function __construct(
         private readonly Transport $transport,
         private readonly RequestSigner $signer,
         private readonly string $name,
-        private readonly \Closure $clock
+        private readonly \Closure $clock,
+        private readonly ?\Closure $spell = null
     ) {
     }
 
@@ -58,11 +60,12 @@ final class Api
         $error = self::error($answer->json());
         $status = $answer->status;
         if ($status === 200) {
-            return new NoAnswer('answer_malformed', 'What answers at PUSH_API is no push server.');
+            return new NoAnswer('answer_malformed', "What answers at {$this->spelled('api')} is no push server.");
         }
         // The public listener has errors of the same form, but no /api.
         if ($error === null || $status === 404) {
-            $message = "What answers at PUSH_API, with status $status, is not the internal listener of a push server.";
+            $message = "What answers at {$this->spelled('api')}, with status $status,"
+                . ' is not the internal listener of a push server.';
             return new Refused('http_error', $message, $status);
         }
         [$code, $text] = $error;
@@ -74,9 +77,14 @@ final class Api
                 self::WINDOW
             );
         } elseif ($code === 'signature_invalid') {
-            $text = 'The push server does not know the key: PUSH_API_KEY must be one of its api_keys.';
+            $text = "The push server does not know the key: {$this->spelled('api_key')} must be one of its api_keys.";
         }
         return new Refused($code, $text, $status);
+    }
+
+    private function spelled(string $name): string
+    {
+        return $this->spell === null ? 'PUSH_' . strtoupper($name) : ($this->spell)($name);
     }
 
     /**

@@ -27,6 +27,16 @@ final class SettingsReader
     }
 
     /**
+     * How the user writes the name of a setting. Holds no secrets, unlike the reader itself.
+     *
+     * @return \Closure(string): string
+     */
+    public function spelling(): \Closure
+    {
+        return $this->spell;
+    }
+
+    /**
      * @param list<string> $known
      */
     public function refuseUnknown(array $known): void

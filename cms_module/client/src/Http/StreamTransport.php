@@ -23,11 +23,24 @@ final class StreamTransport implements Transport
 
     public function post(string $path, array $headers, string $body, float $seconds): Answer
     {
+        return $this->call("POST $path", $headers + ['Content-Length' => (string) strlen($body)], $body, $seconds);
+    }
+
+    public function get(string $path, array $headers, float $seconds): Answer
+    {
+        return $this->call("GET $path", $headers, '', $seconds);
+    }
+
+    /**
+     * @param array<string, string> $headers
+     */
+    private function call(string $line, array $headers, string $body, float $seconds): Answer
+    {
         $deadline = hrtime(true) / 1e9 + $seconds;
         $stream = $this->connect(min($this->connectTimeout, $seconds));
         try {
             stream_set_blocking($stream, false);
-            $this->write($stream, $this->head($path, $headers, strlen($body)) . $body, $deadline);
+            $this->write($stream, $this->head($line, $headers) . $body, $deadline);
             return $this->read($stream, $deadline);
         } finally {
             fclose($stream);
@@ -40,7 +53,7 @@ final class StreamTransport implements Transport
     private function connect(float $seconds)
     {
         if (str_starts_with($this->server, 'https:')) {
-            throw new Unreachable('https', 'https needs the PHP extension curl.');
+            throw new Unreachable('https', 'https needs the PHP extension curl.', 'tls');
         }
         $unix = str_starts_with($this->server, 'unix:');
         $host = substr($this->server, strlen($unix ? 'unix:' : 'http://'));
@@ -49,7 +62,8 @@ final class StreamTransport implements Transport
         }
         $stream = @stream_socket_client(($unix ? 'unix://' : 'tcp://') . $host, $code, $reason, $seconds);
         if ($stream === false) {
-            throw new Unreachable('unreachable', "No connection: $reason.");
+            $hop = str_contains($reason, 'getaddrinfo') ? 'names' : 'port';
+            throw new Unreachable('unreachable', "No connection: $reason.", $hop);
         }
         return $stream;
     }
@@ -57,10 +71,10 @@ final class StreamTransport implements Transport
     /**
      * @param array<string, string> $headers
      */
-    private function head(string $path, array $headers, int $length): string
+    private function head(string $line, array $headers): string
     {
         $host = str_starts_with($this->server, 'unix:') ? 'localhost' : substr($this->server, strlen('http://'));
-        $lines = ["POST $path HTTP/1.0", "Host: $host", "Content-Length: $length", 'Connection: close'];
+        $lines = ["$line HTTP/1.0", "Host: $host", 'Connection: close'];
         foreach ($headers as $name => $value) {
             $lines[] = "$name: $value";
         }

@@ -194,9 +194,8 @@ final class Client
             return null;
         }
         $users = $result['users'] ?? null;
-        return is_array($users)
-            ? array_map(static fn (mixed $user): ?string => is_string($user['name'] ?? null) ? $user['name'] : null, $users)
-            : null;
+        $name = static fn (mixed $user): ?string => is_string($user['name'] ?? null) ? $user['name'] : null;
+        return is_array($users) ? array_map($name, $users) : null;
     }
 
     /**
@@ -222,15 +221,17 @@ final class Client
     /**
      * What is between the CMS and its push server, by name. Never throws; takes seconds at worst.
      *
-     * @return array<string, Check> settings, reachable, speed, clock, api_key, token_key, spool,
-     *     after_response; of wrong settings, only settings
+     * The names are those of `push-server doctor`, where it has the same check.
+     *
+     * @param string|null $site the host of the site's pages; by default that of this request
+     * @return array<string, Check> in the order of the way; of wrong settings, only settings
      */
-    public function testConnection(): array
+    public function testConnection(?string $site = null): array
     {
         if ($this->problem !== null) {
             return ['settings' => new Check('settings', CheckStatus::Error, $this->problem->getMessage())];
         }
-        return $this->test?->run() ?? [];
+        return $this->test?->run($site ?? $_SERVER['HTTP_HOST'] ?? null) ?? [];
     }
 
     /**
@@ -254,28 +255,29 @@ final class Client
         $flags = self::flags($directory, substr(hash('sha256', "$config->api $directory"), 0, 12));
         $journal = new Journal($log, $flags);
         $signer = new RequestSigner($config->apiKeys);
-        $api = new Api(self::transport($config->api, $config), $signer, $config->name, $clock);
+        $transport = self::transport($config->api, $config->connectTimeout);
+        $api = new Api($transport, $signer, $config->name, $clock, $config->spell);
         $spool ??= $directory === null ? null : new DirectorySpool($directory);
         $courier = new Courier($api, $spool, new Breaker($flags), $journal, $config, $clock);
         $issuer = new TokenIssuer($config->tokenKeys);
-        $site = self::transport($config->url, $config);
+        $push = self::transport($config->url, ConnectionTest::PATIENCE);
         return new self(
             null,
             $config->url,
             $issuer,
             new Publisher($courier, $journal, $config, $clock, $afterResponse),
             $courier,
-            new ConnectionTest($api, $site, $issuer, $config, $directory, $clock),
+            new ConnectionTest($api, $push, $issuer, $config, $spool, $clock),
             $journal,
             $config->strict
         );
     }
 
-    private static function transport(string $server, Config $config): Transport
+    private static function transport(string $server, float $connectTimeout): Transport
     {
         return extension_loaded('curl')
-            ? new CurlTransport($server, $config->connectTimeout)
-            : new StreamTransport($server, $config->connectTimeout);
+            ? new CurlTransport($server, $connectTimeout)
+            : new StreamTransport($server, $connectTimeout);
     }
 
     private static function flags(?string $directory, string $prefix): Flags

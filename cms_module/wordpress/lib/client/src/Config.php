@@ -30,6 +30,7 @@ final class Config
      * @param string|null $spool directory for what waits; "" for none, null for the default one
      * @param int $spoolSeconds after which a publication that waits is dropped
      * @param int $maxBody what the push server's own `max_body` says
+     * @param \Closure(string): string $spell how the user writes the name of a setting
      */
     private function __construct(
         public readonly string $url,
@@ -43,6 +44,7 @@ final class Config
         public readonly float $timeout,
         public readonly string $name,
         public readonly bool $strict,
+        public readonly \Closure $spell,
     ) {
     }
 
@@ -85,6 +87,7 @@ final class Config
     public function __debugInfo(): array
     {
         $values = get_object_vars($this);
+        unset($values['spell']);
         $values['tokenKeys'] = $values['apiKeys'] = '(secret)';
         return $values;
     }
@@ -115,6 +118,7 @@ final class Config
             $timeout,
             $reader->label('name', 'php'),
             $reader->flag('strict'),
+            $reader->spelling(),
         ];
         $reader->finish();
         return new self(...$config);

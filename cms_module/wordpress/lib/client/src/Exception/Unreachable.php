@@ -9,4 +9,11 @@ namespace PushServer\Exception;
  */
 final class Unreachable extends CallFailed
 {
+    /**
+     * @param string $hop where the way ends: "names", "port" or "tls"
+     */
+    public function __construct(string $reason, string $message, public readonly string $hop = 'port')
+    {
+        parent::__construct($reason, $message);
+    }
 }

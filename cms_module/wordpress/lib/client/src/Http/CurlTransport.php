@@ -20,6 +20,12 @@ final class CurlTransport implements Transport
         CURLE_SSL_CACERT,
     ];
 
+    private const HOPS = [
+        CURLE_COULDNT_RESOLVE_HOST => 'names',
+        CURLE_SSL_CONNECT_ERROR => 'tls',
+        CURLE_SSL_CACERT => 'tls',
+    ];
+
     private ?\CurlHandle $handle = null;
 
     public function __construct(private readonly string $server, private readonly float $connectTimeout)
@@ -27,6 +33,19 @@ final class CurlTransport implements Transport
     }
 
     public function post(string $path, array $headers, string $body, float $seconds): Answer
+    {
+        return $this->call($path, $headers, $body, $seconds);
+    }
+
+    public function get(string $path, array $headers, float $seconds): Answer
+    {
+        return $this->call($path, $headers, null, $seconds);
+    }
+
+    /**
+     * @param array<string, string> $headers
+     */
+    private function call(string $path, array $headers, ?string $body, float $seconds): Answer
     {
         $this->handle ??= curl_init() ?: throw new Unreachable('curl', 'curl cannot be used.');
         $unix = str_starts_with($this->server, 'unix:') ? substr($this->server, strlen('unix:')) : null;
@@ -38,8 +57,6 @@ final class CurlTransport implements Transport
         curl_reset($this->handle);
         curl_setopt_array($this->handle, [
             CURLOPT_URL => ($unix === null ? $this->server : 'http://localhost') . $path,
-            CURLOPT_POST => true,
-            CURLOPT_POSTFIELDS => $body,
             CURLOPT_HTTPHEADER => $lines,
             CURLOPT_HTTP_VERSION => CURL_HTTP_VERSION_1_1,
             CURLOPT_PROTOCOLS => CURLPROTO_HTTP | CURLPROTO_HTTPS,
@@ -59,6 +76,9 @@ final class CurlTransport implements Transport
                 return strlen($content) <= self::ANSWER_LIMIT ? strlen($piece) : 0;
             },
         ]);
+        if ($body !== null) {
+            curl_setopt_array($this->handle, [CURLOPT_POST => true, CURLOPT_POSTFIELDS => $body]);
+        }
         if ($unix !== null) {
             curl_setopt($this->handle, CURLOPT_UNIX_SOCKET_PATH, $unix);
         }
@@ -75,7 +95,7 @@ final class CurlTransport implements Transport
         assert($this->handle !== null);
         $connected = curl_getinfo($this->handle, CURLINFO_CONNECT_TIME) > 0;
         if (in_array($code, self::NOT_CONNECTED, true) || ($code === CURLE_OPERATION_TIMEOUTED && !$connected)) {
-            throw new Unreachable('unreachable', "No connection: $reason.");
+            throw new Unreachable('unreachable', "No connection: $reason.", self::HOPS[$code] ?? 'port');
         }
         // The connection is in an unknown state.
         $this->handle = null;

@@ -9,7 +9,7 @@ use PushServer\Exception\NoAnswer;
 use PushServer\Exception\Unreachable;
 
 /**
- * Posts to one server. A call ends in time, whatever that server does.
+ * Calls one server. A call ends in time, whatever that server does.
  */
 interface Transport
 {
@@ -22,4 +22,11 @@ interface Transport
      * @throws Unreachable|NoAnswer|CallFailed
      */
     public function post(string $path, array $headers, string $body, float $seconds): Answer;
+
+    /**
+     * @param array<string, string> $headers
+     * @param float $seconds for everything, from connecting to the last byte
+     * @throws Unreachable|NoAnswer|CallFailed
+     */
+    public function get(string $path, array $headers, float $seconds): Answer;
 }
