@@ -17,11 +17,13 @@ from typing import Any
 from push_server import log
 from push_server.admission import Admission
 from push_server.brokers.base import Broker
+from push_server.brokers.survey import CHANNELS, STATS
 from push_server.channels import PERSONAL, personal_channel
 from push_server.connection import Connection, SocketConnection
 from push_server.errors import PushError, Unauthorized, Unavailable
 from push_server.history import History
 from push_server.membership import Membership, Observer
+from push_server.pacing import Pace
 from push_server.positions import Position, channel_key
 from push_server.publications import Publication, dump_json
 from push_server.revocations import Revocation, Revocations
@@ -58,6 +60,7 @@ class Hub:
         max_age: float,
         queue_bytes: int,
         stall_timeout: float,
+        reset_spread: float,
         max_connections: int,
         max_per_user: int,
         max_per_address: int,
@@ -76,6 +79,7 @@ class Hub:
         self._stall_timeout = stall_timeout
         self._max_per_user = max_per_user
         self.capacity = max_connections
+        self._pace = Pace(reset_spread)
         self._admission = Admission(connections=max_connections, per_address=max_per_address)
         self._rooms = Rooms(
             self.loop,
@@ -262,14 +266,18 @@ class Hub:
         """Tell a subscriber to load these channels anew, and from where delivery goes on."""
         self.counts[f"resets.{reason}"] += len(heads)
         subscriber.restart(heads)
-        subscriber.say(
-            {
-                "type": "reset",
-                "channels": list(heads),
-                "reason": reason,
-                "cursor": subscriber.cursor,
-            }
-        )
+        message: dict[str, Any] = {
+            "type": "reset",
+            "channels": list(heads),
+            "reason": reason,
+            "cursor": subscriber.cursor,
+        }
+        now = time.monotonic()
+        if subscriber.reloads_at < now:
+            subscriber.reloads_at = now + self._pace.wait(now)
+        if delay := int((subscriber.reloads_at - now) * 1000):
+            message["delay"] = delay
+        subscriber.say(message)
 
     def _pump(self, subscriber: Subscriber) -> None:
         """Replay slice by slice, as fast as the client takes them, until it is live."""
@@ -528,10 +536,16 @@ class Hub:
         """Count why a browser uses a lesser transport (any thread; a lost count is no harm)."""
         self.counts[f"fallbacks.{reason if reason in FALLBACKS else 'other'}"] += 1
 
-    def channels(self, prefix: str) -> dict[str, dict[str, int]]:
-        """The channels with subscribers, personal ones only where the prefix asks for them."""
+    def asked(self, what: str, argument: str) -> Mapping[str, int]:
+        """This node's answer in a survey (the broker's callback)."""
+        if what == CHANNELS:
+            return self.channels(argument)
+        return self.stats() if what == STATS else {}
+
+    def channels(self, prefix: str) -> dict[str, int]:
+        """The subscribers of each channel, personal ones only where the prefix asks for them."""
         return {
-            name: {"subscribers": size}
+            name: size
             for name, size in self._rooms.sizes()
             if name.startswith(prefix)
             and not (name.startswith(PERSONAL) and not prefix.startswith(PERSONAL))
@@ -549,7 +563,8 @@ class Hub:
             "blocked": len(self.blocked),
             "deliveries": self._rooms.deliveries,
             **{f"connections.{name}": by_transport[name] for name in TRANSPORTS},
-            **dict(self.counts),
+            **self.counts,
+            **self.broker.counts,
         }
 
 

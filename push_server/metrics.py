@@ -33,6 +33,9 @@ COUNTERS = {
     "shed": ("Connections refused because the server was full.", ""),
     "webhooks": ("Events for the CMS sent, replaced by a snapshot; requests failed.", "outcome"),
     "bridge": ("Messages that the bridges took, sent, parked or lost; failures.", "outcome"),
+    "dropped": ("Entries of the log or the bus that were not ours, or damaged.", "where"),
+    "reread": ("Publications read from the log because the bus did not bring them.", ""),
+    "restarted": ("Channels whose log was lost while they had subscribers here.", ""),
     "fallbacks": ("Connections on a lesser transport, by what ailed the better.", "reason"),
 }
 

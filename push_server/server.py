@@ -92,12 +92,14 @@ async def make_context(settings: Settings) -> Context:
         max_age=settings.connection_max_age,
         queue_bytes=settings.queue_bytes,
         stall_timeout=settings.stall_timeout,
+        reset_spread=settings.reset_spread,
         max_connections=_connections(settings),
         max_per_user=settings.connections_per_user,
         max_per_address=settings.connections_per_ip,
     )
     broker = make_broker(settings.broker, settings.namespace, hub.deliver, hub.revoke)
     broker.restarted, broker.degraded = hub.restarted, hub.degraded
+    broker.asked = hub.asked
     hub.broker = broker
     await broker.start()
     _observe(hub, settings)

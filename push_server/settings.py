@@ -177,6 +177,11 @@ class Settings:
         casts.seconds(0, 600), 15,
         "Seconds over which the clients come back after a restart.",
     )
+    reset_spread: float = _row(
+        casts.seconds(0, 600), 20,
+        "Seconds within which pages that cannot resume load anew from the CMS. Few do so at once;"
+        " of a crowd 100 a second, and the rest at any time in it.",
+    )
     stall_timeout: float = _row(
         casts.seconds(0.05, 3600), 30,
         "Seconds a client may take nothing off a full socket before it is cut. It resumes from"

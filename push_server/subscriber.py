@@ -75,6 +75,7 @@ class Subscriber:
         "keep_alive",
         "parting",
         "reason",
+        "reloads_at",
         "retires",
         "session",
         "slot",
@@ -108,6 +109,8 @@ class Subscriber:
         """Control messages of this turn, at first the answer's head; they go before `due`."""
         self.slot = 0
         self.ends = self.warns = self.retires = float("inf")
+        self.reloads_at = 0.0
+        """When the client, told of a reset, loads anew: of several resets in a row, once."""
         self.reason = ""
         self.widening = False
         """Whether it is on its way into more channels: then it cannot go live yet."""

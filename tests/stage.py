@@ -166,6 +166,7 @@ class Stage:
                     "max_age": 3600.0,
                     "queue_bytes": 262_144,
                     "stall_timeout": 30.0,
+                    "reset_spread": 20.0,
                     "max_connections": 1000,
                     "max_per_user": 16,
                     "max_per_address": 200,

@@ -460,8 +460,10 @@ def test_every_command(house: House) -> None:
     history = house.command("history", channel="n", limit=1, since=1)
     assert [each["data"] for each in history["publications"]] == [2]
     assert house.command("history", channel="n", since=history["cursor"])["publications"] == []
-    assert house.command("channels") == {"channels": {}}
-    assert house.command("stats")["connections"] == 0
+    assert house.command("channels") == {"channels": {}, "complete": True}
+    stats = house.command("stats")
+    assert stats["connections"] == 0 and stats["complete"]
+    assert [numbers["connections"] for numbers in stats["nodes"].values()] == [0]
     assert house.command("revoke", jti="t1") == {"closed": 0}
 
 

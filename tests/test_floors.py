@@ -44,6 +44,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "connection",
             "hub",
             "membership",
+            "pacing",
             "presence",
             "rooms",
             "subscriber",

@@ -747,8 +747,8 @@ def test_stats_and_channels(stage: Stage) -> None:
     assert (stats["connections"], stats["users"], stats["blocked"]) == (3, 3, 0)
     assert (stats["connections.sse"], stats["connections.stream"]) == (1, 2)
     assert stats["connections.poll"] == 0 and stats["connects.stream"] == 2
-    assert stage.hub.channels("") == {"room": {"subscribers": 2}, "hall": {"subscribers": 1}}
-    assert stage.hub.channels("user:a") == {"user:alice": {"subscribers": 1}}
+    assert stage.hub.channels("") == {"room": 2, "hall": 1}
+    assert stage.hub.channels("user:a") == {"user:alice": 1}
     for reason in ("buffered", "<script>"):
         stage.hub.note_fallback(reason)
     assert stage.hub.stats()["fallbacks.buffered"] == stage.hub.stats()["fallbacks.other"] == 1

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from stage import NAMESPACES, FakeConnection, Stage
 
 from push_server.history import EPOCH
 from push_server.hub import DEGRADED_SECONDS
+from push_server.pacing import AT_ONCE, PER_SECOND
 from push_server.positions import Position, channel_key, parse_cursor
 
 
@@ -144,3 +146,41 @@ def test_the_broker_hears_of_the_first_and_the_last_subscriber(
     assert heard == ["+user:a", "+room", "+user:b", "-user:a"]
     second.close("gone")
     assert heard[4:] == ["-user:b", "-room"]
+
+
+# A crowd that loses its log does not fall upon the CMS.
+
+
+def delay_of(value: dict[str, Any]) -> int:
+    assert value["type"] == "reset"
+    return int(value.get("delay", 0))
+
+
+def test_a_few_are_told_to_load_anew_at_once(stage: Stage) -> None:
+    crowd = [stage.attach(f"u{number}", "room") for number in range(AT_ONCE)]
+    lose(stage)
+    assert all("delay" not in each.values[-1] for each in crowd)
+
+
+def test_a_crowd_is_told_to_load_anew_one_after_another(stage: Stage) -> None:
+    crowd = [stage.attach(f"u{number}", "room", "hall") for number in range(350)]
+    lose(stage, "room")
+    delays = [delay_of(each.values[-1]) for each in crowd]
+    assert delays == sorted(delays) and delays[AT_ONCE] == 0
+    assert abs(delays[-1] - 1000 * (350 - AT_ONCE) // PER_SECOND) <= 20
+    # Who loses a second channel loads once, for both; delivery goes on at once.
+    stage.clock.now += 1
+    lose(stage, "hall")
+    again = [delay_of(each.values[-1]) for each in crowd[-10:]]
+    assert again == [delay - 1000 for delay in delays[-10:]]
+    stage.publish("room", b"1")
+    stage.hub._rooms.fan_out()
+    assert all(each.data == [1] for each in crowd)
+
+
+def test_those_who_come_back_with_a_lost_cursor_are_paced_too(stage: Stage) -> None:
+    since = stage.attach("alice", "room").values[0]["cursor"]
+    lose(stage)
+    told = [stage.attach(f"u{n}", "room", since=since).values for n in range(AT_ONCE + 20)]
+    delays = [delay_of(value) for values in told for value in values if value["type"] == "reset"]
+    assert len(delays) >= AT_ONCE + 20 and delays[0] == 0 and 150 < max(delays) < 800

@@ -1,5 +1,6 @@
 """Several push servers, as processes of their own, on one Redis."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -158,3 +159,39 @@ def test_what_one_node_acknowledged_the_other_has_in_its_history(
             assert [kept["data"] for kept in found["publications"]] == [number]
             cursor = found["cursor"]
             assert two.api("history", channel="room", since=cursor)["publications"] == []
+
+
+def test_stats_and_channels_speak_of_all_nodes(
+    pair: tuple[PushServer, PushServer], own: RedisServer
+) -> None:
+    one, two = pair
+    with one.sse(one.token("1"), "room"), two.sse(two.token("2"), "room", "hall"):
+        for node in pair:
+            stats = node.api("stats")
+            assert (stats["connections"], stats["users"], stats["complete"]) == (2, 2, True)
+            assert [each["connections"] for each in stats["nodes"].values()] == [1, 1]
+            found = node.api("channels")
+            assert {name: each["subscribers"] for name, each in found["channels"].items()} == {
+                "room": 2, "hall": 1,
+            }
+            assert found["channels"]["room"]["nodes"] == dict.fromkeys(stats["nodes"], 1)
+            assert len(found["channels"]["hall"]["nodes"]) == 1 and found["complete"]
+        # One that is killed is not waited for; one that is stopped is, for less than a second.
+        two.signal(signal.SIGSTOP)
+        started = time.monotonic()
+        stats = one.api("stats")
+        assert time.monotonic() - started < 1.0
+        assert (stats["connections"], stats["complete"], len(stats["nodes"])) == (1, False, 1)
+        two.kill()
+        deadline = time.monotonic() + 2
+        while not (stats := one.api("stats"))["complete"]:
+            assert time.monotonic() < deadline
+        started = time.monotonic()
+        assert one.api("channels")["complete"]
+        assert time.monotonic() - started < 0.5
+        # What only the broker sees is counted where everything else is.
+        own.cli("PUBLISH", "push:0/all", "nonsense")
+        while not one.api("stats").get("dropped.bus"):
+            assert time.monotonic() < deadline
+        text = one.get("/metrics", internal=True).body.decode()
+        assert 'push_dropped_total{where="bus"} 1.0' in text

@@ -15,6 +15,7 @@ from push_server.brokers.redis_link import (
     FAILURES,
     PATIENCE,
     Aside,
+    Ear,
     ResponseError,
     reason_of,
 )
@@ -22,6 +23,7 @@ from push_server.brokers.redis_url import parse_redis_url
 from push_server.errors import PushError, Unavailable
 from push_server.history import EPOCH
 from push_server.positions import Position, tag_of
+from push_server.revocations import Revocation
 
 __all__ = ["own"]
 
@@ -122,6 +124,71 @@ async def test_a_deleted_stream_is_announced_before_anybody_asks(own: RedisServe
         await until(lambda: two.offsets() == [1])
         own.cli("DEL", "p:c:a")
         await until(lambda: one.restarts and two.restarts, 3.0)
+
+
+@in_loop
+async def test_a_flush_does_not_make_revoked_tokens_good_again(own: RedisServer) -> None:
+    now = time.time()
+    made = [Revocation("sid", "s", now, now + 100), Revocation("user", "7", now, now + 100)]
+    async with nodes(own, 2, "p:") as (one, two):
+        for revocation in made:
+            await one.broker.revoke(revocation)
+        await until(lambda: two.revoked == made and two.broker._rooms._epoch)
+        own.cli("FLUSHALL")
+        await until(lambda: own.cli("HLEN", "p:revoked") == 2, 4.0)
+        async with nodes(own, 1, "p:") as (three,):
+            assert sorted(item.value for item in three.revoked) == ["7", "s"]
+        assert one.revoked == two.revoked == made, "nobody is told twice"
+
+
+@in_loop
+async def test_a_revocation_is_learnt_while_the_bus_cannot_come_up(own: RedisServer) -> None:
+    now = time.time()
+    async with nodes(own, 2, "p:") as (one, two):
+        two.broker._bus._forget()  # what it hears from now on it takes for nothing
+        two.broker._bus._heard = lambda *_: None
+        revocation = Revocation("sid", "s", now, now + 100)
+        await one.broker.revoke(revocation)
+        await until(lambda: two.revoked == [revocation], 3.0)
+
+
+# A bus that always comes back.
+
+
+@pytest.mark.parametrize("error", [AttributeError("writelines"), IndexError(), RuntimeError("x")])
+@in_loop
+async def test_a_bus_survives_what_its_library_stumbles_over(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """redis-py may raise AttributeError where one task writes on what another has just closed."""
+    send, failing = Ear.send, [error, error]
+
+    async def stumbling(ear: Ear, command: str, names: Sequence[str]) -> None:
+        if failing:
+            raise failing.pop()
+        await send(ear, command, names)
+
+    async with nodes(redis, 2) as (one, two):
+        monkeypatch.setattr(Ear, "send", stumbling)
+        connections = one.broker._bus._connections
+        one.broker.join("b")
+        await until(lambda: one.broker._bus._connections >= connections + 2 and not failing)
+        assert (await one.broker.read({"b": None}))["b"].head.offset == 0
+        await publish(two.broker, "b", 1)
+        await until(lambda: one.offsets("b") == [1], 2.0)
+
+
+@in_loop
+async def test_a_bus_killed_again_and_again_while_it_subscribes(own: RedisServer) -> None:
+    async with nodes(own, 2) as (one, two):
+        await one.subscribe(*(f"r{number}" for number in range(2_000)))
+        for number in range(40):
+            own.cli("CLIENT", "KILL", "TYPE", "pubsub")
+            one.broker.join(f"more{number}")
+            await asyncio.sleep(0.002 * (number % 20))
+        await until(lambda: one.broker._bus.up and two.broker._bus.up)
+        await publish(two.broker, "more39", 1)
+        await until(lambda: one.offsets("more39") == [1])
 
 
 # A crowd.

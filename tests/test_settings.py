@@ -70,6 +70,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("heartbeat", "0.05", 0.05),
     ("heartbeat", "600", 600),
     ("drain_spread", "0", 0),
+    ("reset_spread", "600", 600),
     ("presence_grace", "0", 0),
     ("webhook_url", '""', ""),
     ("connections", "0", 0),

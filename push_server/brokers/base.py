@@ -18,6 +18,7 @@ from hashlib import sha256
 
 from push_server import log
 from push_server.brokers.roster import Roster
+from push_server.brokers.survey import Asked, Survey
 from push_server.channels import Namespace, Namespaces
 from push_server.errors import Conflict, PushError
 from push_server.history import History
@@ -70,6 +71,8 @@ class Broker(ABC):
     restarted: Restarted = staticmethod(lambda *_: None)
     degraded: Degraded = staticmethod(lambda _: None)
     """Set by the house; brokers whose log can be lost or out of reach while they run call them."""
+    asked: Asked = staticmethod(lambda *_: {})
+    """Set by the house: answers for this node in a survey of all."""
 
     def __init__(
         self,
@@ -94,6 +97,10 @@ class Broker(ABC):
             self.deliver(channel, publications)
         except Exception:  # noqa: BLE001 - whatever it is, the publishers must get their answer
             log.error("deliver.failed", channel=channel)
+
+    async def survey(self, what: str, argument: str = "") -> Survey:
+        """What every node that shares this log has to say to a question, within a second."""
+        return Survey({self.roster.node: self.asked(what, argument)}, complete=True)
 
     @abstractmethod
     async def start(self) -> None:

@@ -27,6 +27,7 @@ from push_server.brokers.redis_log import RedisLog
 from push_server.brokers.redis_rooms import Rooms
 from push_server.brokers.redis_roster import MARK, RedisRoster
 from push_server.brokers.redis_roster import SCRIPTS as ROSTER_SCRIPTS
+from push_server.brokers.redis_survey import QUESTION, RedisSurvey
 from push_server.brokers.redis_url import parse_redis_url, shown
 from push_server.brokers.redis_wire import (
     ENTRY_LIMIT,
@@ -36,6 +37,7 @@ from push_server.brokers.redis_wire import (
     parse_revocation,
     revocation_field,
 )
+from push_server.brokers.survey import Survey
 from push_server.brokers.windows import BUDGET, Windows
 from push_server.channels import Namespaces
 from push_server.errors import BadInput, PushError, TooLarge, Unavailable
@@ -88,6 +90,13 @@ class RedisBroker(Broker):
         )
         self._node = self.roster.node
         self._bus_node = f"{prefix}{address.db}/node:{self._node}"
+        self._survey = RedisSurvey(
+            self._node,
+            self._bus_all,
+            bus_node=lambda node: f"{prefix}{address.db}/node:{node}",
+            asked=lambda what, argument: self.asked(what, argument),
+            spawn=self._spawn,
+        )
         self._log = RedisLog(
             prefix,
             self._bus_channel,
@@ -119,7 +128,7 @@ class RedisBroker(Broker):
         scripts = [_CLAIM, _REVOKE, *LOG_SCRIPTS, *ROSTER_SCRIPTS]
         self._link = Link(self.address, scripts, self._log.stamp, self._link_changed)
         self._bus = Bus(self.address, self._hear, self._confirmed, self._catch_up_soon)
-        self._log.link = self.roster.link = self._link
+        self._log.link = self.roster.link = self._survey.link = self._link
         self._rooms.bus = self._bus
         self._bus.join(self._bus_all)
         self._bus.join(self._bus_node)
@@ -219,6 +228,12 @@ class RedisBroker(Broker):
         """Ask Redis what there is by now; what is here already is not read again."""
         return await self._rooms.history(channel, since, limit)
 
+    async def survey(self, what: str, argument: str = "") -> Survey:
+        """Ask all nodes over the bus."""
+        if self._link.up and self._bus.up:
+            return await self._survey.ask(what, argument)
+        return (await super().survey(what, argument))._replace(complete=False)
+
     # What comes over the bus.
 
     def _hear(self, name: str, message: bytes) -> None:
@@ -236,12 +251,23 @@ class RedisBroker(Broker):
                 else:
                     self._rooms.arrive(channel, [entry])
         elif name == self._bus_node:
-            self._heard_song = self._sung
+            if message.isdigit():
+                self._heard_song = self._sung
+            elif not self._survey.hear_answer(message):
+                self._drop("bus", "")
         elif name == self._bus_all:
-            origin, _, field = message.partition(b" ")
-            if origin != self._node.encode():
-                times, _, field = field.partition(b"\n")
-                self._learn(parse_revocation(field, times))
+            self._hear_all(message)
+
+    def _hear_all(self, message: bytes) -> None:
+        origin, _, text = message.partition(b" ")
+        if origin == self._node.encode():
+            return
+        if text.startswith(QUESTION):
+            if not self._survey.hear_question(origin, text.removeprefix(QUESTION)):
+                self._drop("bus", "")
+        else:
+            times, _, field = text.partition(b"\n")
+            self._learn(parse_revocation(field, times))
 
     def _confirmed(self, name: str) -> None:
         if name.startswith(self._bus_channel):
@@ -262,6 +288,9 @@ class RedisBroker(Broker):
     async def revoke(self, revocation: Revocation) -> None:
         """Announce it here, then store it and tell the other nodes."""
         self._learn(revocation)
+        await self._store_revocation(revocation)
+
+    async def _store_revocation(self, revocation: Revocation) -> None:
         field = revocation_field(revocation)
         times = f"{revocation.before!r} {revocation.expires!r}".encode()
         message = b"%s %s\n%s" % (self._node.encode(), times, field)
@@ -295,16 +324,21 @@ class RedisBroker(Broker):
         flat = await self._link.one(("HGETALL", self._revoked_key))
         now = self.clock()
         over: list[bytes] = []
+        kept: set[tuple[str, str]] = set()
         for field, times in zip(flat[::2], flat[1::2], strict=True):
             revocation = parse_revocation(field, times)
             if revocation is None or revocation.expires <= now:
                 over.append(field)
             else:
+                kept.add((revocation.kind, revocation.value))
                 self._learn(revocation)
         if over:
             await self._link.one(("HDEL", self._revoked_key, *over))
         for key in [key for key, known in self._known.items() if known.expires <= now]:
             del self._known[key]
+        # A Redis that was flushed has forgotten what we have not.
+        for key in self._known.keys() - kept:
+            await self._store_revocation(self._known[key])
 
     # Watching over the connections.
 
@@ -333,7 +367,8 @@ class RedisBroker(Broker):
     async def _work(self) -> None:
         try:
             await self._sing()
-            await self._rooms.check()
+            if await self._rooms.check() or not self._bus.up:
+                await self._load_revocations()
             await self._log.sweep()
             await self.roster.renew()
         except PushError as error:
@@ -345,10 +380,10 @@ class RedisBroker(Broker):
 
     def _judge(self) -> None:
         """Give up a bus that is deaf; tell the subscribers when Redis is away, and back."""
+        now = time.monotonic()
         if self._bus.up and self._link.up and self._sung - self._heard_song >= DEAF_TICKS:
             self._heard_song = self._sung
             self._bus.reconnect("no heartbeat came through")
-        now = time.monotonic()
         if self._link.up and self._bus.up:
             self._down_since = None
         elif self._down_since is None:

@@ -109,10 +109,14 @@ class Bus:
             self._connections += 1
             try:
                 await self._listen()
-            except* FAILURES as group:
-                if self.up:
+            except* Exception as group:  # noqa: BLE001
+                # Not only `FAILURES`: where one task reads and another one writes, redis-py may
+                # stumble over a connection that just closed (AttributeError). Whatever it is, a
+                # node that does not listen any more must not go on without.
+                error = _first(group)
+                if self.up or not isinstance(error, FAILURES):
                     pause = RETRY_SECONDS[0]
-                    log.warn("bus.down", reason=reason_of(_first(group)))
+                    log.warn("bus.down", reason=reason_of(error))
             finally:
                 self._forget()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))

@@ -322,7 +322,7 @@ class Link:
                 self._set_up(True)
                 await self._serve(connection)
                 return
-            except FAILURES as error:
+            except Exception as error:  # noqa: BLE001 - a link that ends is a server that ends
                 self._set_up(False, reason_of(error))
             finally:
                 if connection is not None:

@@ -318,10 +318,10 @@ class Rooms:
         while some := list(islice(names, ROOMS_AT_ONCE)):
             await self._compare(some)
 
-    async def check(self) -> None:
+    async def check(self) -> bool:
         """Once a second, some rooms in turn: the last net under the bus.
 
-        If the log is another, all of them at once.
+        If the log is another one, all of them at once; whether it is.
         """
         names = list(self._rooms)
         if self._checked >= len(names):
@@ -329,8 +329,10 @@ class Rooms:
         some = names[self._checked : self._checked + ROOMS_AT_ONCE]
         self._checked += ROOMS_AT_ONCE
         before, self._epoch = self._epoch, await self._compare(some)
-        if before not in (0, self._epoch):
-            await self.catch_up_all()
+        if before in (0, self._epoch):
+            return False
+        await self.catch_up_all()
+        return True
 
     async def _compare(self, channels: Iterable[str]) -> int:
         """Read those of these rooms that do not stand where the log does; the log's epoch."""

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 from push_server.brokers.base import Broker
+from push_server.brokers.survey import CHANNELS, STATS
 from push_server.channels import check_channel
 from push_server.doors.context import Context
 from push_server.doors.publish import dump_data
@@ -174,14 +175,22 @@ def history(call: Call) -> Perform:
 
 
 def channels(call: Call) -> Perform:
-    """``channels``: those with subscribers on this node."""
+    """``channels``: those with subscribers, on all nodes."""
     _fields(call, set(), {"prefix"})
     prefix = call.params.get("prefix", "")
     if not isinstance(prefix, str):
         raise BadInput("params", "prefix is a string.")
 
     async def perform() -> Result:
-        return {"channels": call.context.hub.channels(prefix)}
+        survey = await call.context.broker.survey(CHANNELS, prefix)
+        found: dict[str, Any] = {
+            name: {"subscribers": size} for name, size in survey.total().items()
+        }
+        if len(survey.nodes) > 1:
+            for node, sizes in survey.nodes.items():
+                for name, size in sizes.items():
+                    found[name].setdefault("nodes", {})[node] = size
+        return {"channels": found, "complete": survey.complete}
 
     return perform
 
@@ -223,11 +232,12 @@ async def who_is_there(broker: Broker, channel: str, limit: int) -> dict[str, An
 
 
 def stats(call: Call) -> Perform:
-    """``stats``: the numbers of this node."""
+    """``stats``: the numbers of all nodes, and of each."""
     _fields(call, set(), set())
 
     async def perform() -> Result:
-        return call.context.hub.stats()
+        survey = await call.context.broker.survey(STATS)
+        return {**survey.total(), "nodes": survey.nodes, "complete": survey.complete}
 
     return perform
 
