@@ -17,7 +17,8 @@
 window.pushServer = (() => {
   const { ajax, documentDomain, origins, words } = window.pushServerSettings;
   const STORE = "push-server-cursor";
-  /** The push server refuses what was issued in the second of a revocation. */
+  /** First and longest pause before the site is asked again. The push server refuses what was
+   * issued in the second of a revocation. */
   const AGAIN_MS = 1500;
   const AGAIN_MOST_MS = 60000;
 
@@ -94,7 +95,8 @@ window.pushServer = (() => {
 
     /** Unless somebody else, or nobody, is logged in by now. */
     reopen() {
-      this.since = undefined;
+      // What comes until then is replayed.
+      this.since = this.push.info().cursor || undefined;
       setTimeout(async () => {
         try {
           const state = await call("state");
@@ -146,16 +148,28 @@ window.pushServer = (() => {
     };
     for (const kind of ["bell", "list"]) {
       for (const place of document.querySelectorAll(`[data-push-server="${kind}"]`)) {
-        window.Notifications.mount({ ...options, [kind]: place });
+        Notifications.mount({ ...options, [kind]: place });
       }
     }
     // Where there is neither, a note still comes up.
-    window.Notifications.mount(options);
+    Notifications.mount(options);
+  }
+
+  /** The token and the list, once the site can be reached. */
+  async function learn() {
+    for (let wait = AGAIN_MS; ; wait = Math.min(2 * wait, AGAIN_MOST_MS)) {
+      try {
+        return await call("state");
+      } catch {
+        await new Promise((done) => setTimeout(done, wait * (1 + Math.random())));
+      }
+    }
   }
 
   async function start() {
-    const state = await call("state");
-    if (!state) throw new Error("Nobody is logged in any more.");
+    const state = await learn();
+    // Logged out in another tab meanwhile: whoever waits for a connection waits for ever.
+    if (!state) await new Promise(() => {});
     const line = new Line(state);
     show(state, line);
     return { line, state };
@@ -166,8 +180,6 @@ window.pushServer = (() => {
     else window.addEventListener("load", done, { once: true });
   });
   const started = loaded.then(start);
-  // Whoever waits for it hears of a failure; nobody has to.
-  started.catch(() => {});
   return Object.freeze({
     /** The connection, once there is one. */
     ready: started.then(({ line }) => line),
@@ -185,4 +197,3 @@ window.pushServer = (() => {
     },
   });
 })();
-window.pushServer.ready.catch(() => {});

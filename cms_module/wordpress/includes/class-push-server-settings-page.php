@@ -236,16 +236,25 @@ final class Push_Server_Settings_Page {
 			$is_fixed ? ' disabled' : '',
 			$problem ? ' aria-invalid="true"' : ''
 		);
-		echo '<p class="description" id="push-server-' . esc_attr( $name ) . '-help"><code>' . esc_html( $constant ) . '</code> ';
-		echo esc_html(
-			match ( true ) {
-				'constant' === $source    => __( 'is set in wp-config.php.', 'push-server' ),
-				'environment' === $source => __( 'is set in the environment of PHP.', 'push-server' ),
-				$is_secret && 'option' === $source => __( 'is stored in the database. Leave the field empty to keep it.', 'push-server' ),
-				default                   => __( 'in wp-config.php', 'push-server' ),
-			}
+		echo '<p class="description" id="push-server-' . esc_attr( $name ) . '-help">';
+		if ( $problem ) {
+			echo '<strong>' . esc_html( $problem ) . '</strong><br>';
+		}
+		printf(
+			esc_html(
+				match ( true ) {
+					/* translators: %s: name of a constant */
+					'constant' === $source             => __( '%s is set in wp-config.php.', 'push-server' ),
+					/* translators: %s: name of a variable */
+					'environment' === $source          => __( '%s is set in the environment of PHP.', 'push-server' ),
+					/* translators: %s: name of a constant */
+					$is_secret && 'option' === $source => __( 'It is stored in the database: leave the field empty to keep it, or define %s in wp-config.php.', 'push-server' ),
+					/* translators: %s: name of a constant */
+					default                            => __( 'Or define %s in wp-config.php.', 'push-server' ),
+				}
+			),
+			'<code>' . esc_html( $constant ) . '</code>'
 		);
-		echo $problem ? '<br><strong>' . esc_html( $problem ) . '</strong>' : '';
 		echo '</p></td></tr>';
 	}
 
