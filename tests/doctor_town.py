@@ -44,7 +44,7 @@ HOSTS: Mapping[str, str] = {
     "plain-push.example.com": PLAIN,
     "plain.example.com": CMS,
 }
-NEEDED = ("ip", "nft", "nginx", "openssl", "prlimit", "sysctl")
+NEEDED = ("ip", "nft", "nginx", "openssl", "prlimit")
 
 Done = subprocess.CompletedProcess[str]
 Pairs = tuple[tuple[str, str], ...]
@@ -225,7 +225,8 @@ class Town:
             "internal_listen": "127.0.0.1:6668",
             "public_url": "http://plain-push.example.com",
             "site_origins": ["http://plain.example.com"],
-            "broker": f"sqlite:{self.folder}/push.db",
+            # A file belongs to one server.
+            "broker": f"sqlite:{self.folder}/{'own' if changes else 'push'}.db",
             **both, **changes,
         }
 
@@ -367,7 +368,7 @@ class Town:
             "SSL_CERT_FILE": str(self.folder / "ca.pem"),
         }
         command = [sys.executable, "-m", "push_server", "doctor", *now.options, *options]
-        settings = self.settings(now.which, {**now.server, **now.config})
+        settings = {**self.settings(now.which, now.server), **now.config}
         if now.where == "push":
             file = self.folder / "doctor.toml"
             file.write_text(toml(settings))

@@ -30,7 +30,7 @@ def broker(visit: Visit) -> Iterator[Finding]:
         return
     scheme, _, rest = visit.settings.broker.partition(":")
     if scheme == "sqlite":
-        yield from _sqlite(Path(rest))
+        yield from _sqlite(visit, Path(rest))
     elif scheme == "memory":
         yield doubtful("memory: forgets everything when the server restarts",
                        "a log that outlives a restart", CONFIG,
@@ -39,7 +39,7 @@ def broker(visit: Visit) -> Iterator[Finding]:
         yield from _redis(visit.settings.broker)
 
 
-def _sqlite(file: Path) -> Iterator[Finding]:
+def _sqlite(visit: Visit, file: Path) -> Iterator[Finding]:
     from push_server.brokers.sqlite_file import LIBRARY
 
     try:
@@ -55,15 +55,28 @@ def _sqlite(file: Path) -> Iterator[Finding]:
         yield wrong(seen, expected, SHELL, f"du -xh --max-depth=2 {file.parent.absolute()}")
     else:
         yield good(seen)
-    if tuple(map(int, LIBRARY.split("."))) < SAFE_SQLITE:
-        safe = ".".join(map(str, SAFE_SQLITE))
-        yield doubtful(
-            f"SQLite {LIBRARY}: two programs that write one log can damage it. The server keeps"
-            " others out while it runs", f"SQLite {safe}; until then no other program on this file",
-            SHELL, "apt upgrade libsqlite3-0",
-        )
-    else:
+    holders = _holders(visit, file)
+    if tuple(map(int, LIBRARY.split("."))) >= SAFE_SQLITE:
         yield good(f"SQLite {LIBRARY}")
+    elif len(holders) < 2:
+        yield good(f"SQLite {LIBRARY}; before {'.'.join(map(str, SAFE_SQLITE))} two programs that"
+                   " write one file can damage it, but the server has it alone")
+    else:
+        yield doubtful(f"SQLite {LIBRARY}, and {' and '.join(holders)} have {file} open",
+                       "the push server alone, or SQLite " + ".".join(map(str, SAFE_SQLITE)),
+                       SHELL, f"fuser -v {file.absolute()}")
+
+
+def _holders(visit: Visit, file: Path) -> list[str]:
+    """The processes that have the file open, as far as we may look."""
+    found: dict[str, str] = {}
+    for link in visit.proc.glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.readlink(link) == str(file.absolute()):
+                process = link.parent.parent
+                name = (process / "comm").read_text().strip()
+                found[process.name] = f"{name} (pid {process.name})"
+    return list(found.values())
 
 
 def _size(count: float) -> str:
