@@ -26,7 +26,9 @@ final class Push_Server_Checks {
 	 * @return array<string, Check>
 	 */
 	public static function run(): array {
-		$checks = Push_Server_Client::get()->testConnection();
+		$home   = wp_parse_url( home_url() );
+		$site   = ( $home['host'] ?? '' ) . ( isset( $home['port'] ) ? ":{$home['port']}" : '' );
+		$checks = Push_Server_Client::get()->testConnection( $site );
 		if ( count( $checks ) > 1 ) {
 			$checks['spool'] = self::spool();
 			$checks['https'] = self::https();

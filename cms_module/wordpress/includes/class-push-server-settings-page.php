@@ -326,9 +326,9 @@ final class Push_Server_Settings_Page {
 	private static function render_results(): void {
 		echo '<table class="widefat striped push-server-results" role="presentation"><tbody>';
 		foreach ( Push_Server_Checks::run() as $name => $check ) {
-			self::render_result( $name, $check->status->value, $check->message );
+			self::render_result( $name, $check->title(), $check->status->value, $check->message );
 		}
-		self::render_result( 'browser', 'waiting', __( 'A publication is on its way to this browser…', 'push-server' ) );
+		self::render_result( 'browser', __( 'This browser', 'push-server' ), 'waiting', __( 'A publication is on its way to this browser…', 'push-server' ) );
 		echo '</tbody></table>';
 		wp_enqueue_script( 'push-server-test', Push_Server_Bell::asset( 'test.js' ), array( 'push-server' ), PUSH_SERVER_VERSION, true );
 		$words = array(
@@ -345,15 +345,17 @@ final class Push_Server_Settings_Page {
 	 * One line of the results.
 	 *
 	 * @param string $name    Of the check.
+	 * @param string $title   The name for people.
 	 * @param string $status  How it went.
 	 * @param string $message A sentence.
 	 */
-	private static function render_result( string $name, string $status, string $message ): void {
+	private static function render_result( string $name, string $title, string $status, string $message ): void {
 		printf(
-			'<tr id="push-server-check-%1$s" data-status="%2$s"><td>%3$s</td><th scope="row"><code>%1$s</code></th><td>%4$s</td></tr>',
+			'<tr id="push-server-check-%1$s" data-status="%2$s"><td>%3$s</td><th scope="row">%4$s</th><td>%5$s</td></tr>',
 			esc_attr( $name ),
 			esc_attr( $status ),
 			esc_html( self::signs()[ $status ] ?? $status ),
+			esc_html( $title ),
 			esc_html( Push_Server_Settings::spelled( $message ) )
 		);
 	}
