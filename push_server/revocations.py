@@ -11,13 +11,15 @@ from dataclasses import dataclass
 SESSION = "sid"
 USER = "user"
 TOKEN = "jti"
+EVERYBODY = "all"
+"""Every token issued until then: said of a log that lost revocations nobody can name any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
     """Tokens that are no longer good.
 
-    `kind` is one of "sid", "user", "jti", and `value` the claim that is meant. `before`, unix
+    `kind` is one of "sid", "user", "jti", and `value` the claim that is meant; or "all", and ``*``. `before`, unix
     seconds: only tokens issued in or before that second. `expires`: when every token that could
     be meant has expired by itself, so that this can be forgotten.
     """
@@ -29,7 +31,8 @@ class Revocation:
 
     def covers(self, user: str, session: str, token_id: str, issued: float) -> bool:
         """Whether a token with these claims is meant."""
-        claim = {SESSION: session, USER: user, TOKEN: token_id}[self.kind]
+        claims = {SESSION: session, USER: user, TOKEN: token_id, EVERYBODY: "*"}
+        claim = claims[self.kind]
         return bool(claim) and claim == self.value and int(issued) <= self.before
 
 
@@ -51,7 +54,7 @@ class Revocations:
         return bool(self._in_force) and any(
             (found := self._in_force.get(key)) is not None
             and found.covers(user, session, token_id, issued)
-            for key in ((SESSION, session), (USER, user), (TOKEN, token_id))
+            for key in ((SESSION, session), (USER, user), (TOKEN, token_id), (EVERYBODY, "*"))
         )
 
     def forget(self, now: float) -> None:

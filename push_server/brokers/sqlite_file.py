@@ -31,7 +31,8 @@ from push_server.brokers.base import new_epoch
 from push_server.brokers.sqlite_mark import Mark
 from push_server.errors import BadInput
 from push_server.positions import OFFSET_LIMIT
-from push_server.revocations import SESSION, TOKEN, USER, Revocation
+from push_server.revocations import EVERYBODY, SESSION, TOKEN, USER, Revocation
+from push_server.tokens import LEEWAY, LIFETIME_LIMIT
 
 Connect = Callable[..., sqlite3.Connection]
 Connection = sqlite3.Connection
@@ -66,6 +67,7 @@ CREATE TABLE revocations (kind TEXT NOT NULL, value TEXT NOT NULL, before REAL N
     expires REAL NOT NULL, PRIMARY KEY (kind, value)) WITHOUT ROWID;
 CREATE TABLE claims (key TEXT PRIMARY KEY, expires REAL NOT NULL) WITHOUT ROWID;
 """
+_KINDS = (SESSION, USER, TOKEN, EVERYBODY)
 _TABLES = dict(re.findall(r"^(?=CREATE TABLE (\w+))(.*?);\n", SCHEMA, re.DOTALL | re.MULTILINE))
 """The statement that made each table; SQLite keeps them word for word."""
 
@@ -147,6 +149,8 @@ class DatabaseFile:
         self._mark: Mark | None = None
         self._saved: tuple[list[Revocation], list[tuple[str, float]]] = ([], [])
         """Revocations and claims out of a damaged file, to go into the one that replaces it."""
+        self._lost = False
+        """Whether there may have been more of them."""
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -263,9 +267,12 @@ class DatabaseFile:
             db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        lost = self._lost or self.mark.epoch != 0  # there is a mark, and no log
         epoch = max(new_epoch(self._clock()), self.mark.epoch + 1)
         db.execute("INSERT INTO epoch VALUES (?)", (epoch,))
         self.mark.begin(epoch, 0)
+        if lost:
+            self._distrust()
         revocations, claims = self._saved
         db.executemany(
             "INSERT OR IGNORE INTO revocations VALUES (?, ?, ?, ?)",
@@ -313,12 +320,25 @@ class DatabaseFile:
                 reason="it is older than its mark" if mark.epoch else "it has no mark",
                 publications=total,
                 were=mark.total if mark.epoch == epoch else "unknown",
-                consequence="a new epoch begins; clients are told reset",
+                consequence="a new epoch begins; clients are told reset and need new tokens",
             )
             epoch = max(new_epoch(self._clock()), mark.epoch + 1, epoch + 1)
             self.db.execute("UPDATE epoch SET epoch = ?", (epoch,))
+            self._distrust()
         mark.begin(epoch, total)
         return epoch
+
+    def _distrust(self) -> None:
+        """Let no token in that was issued before now.
+
+        Attack: who was logged out comes back after the log, and the revocation in it, was lost.
+        All others are refused once, ask the CMS for a new token, and are let in.
+        """
+        now = self._clock()
+        self.db.execute(
+            "INSERT OR REPLACE INTO revocations VALUES (?, '*', ?, ?)",
+            (EVERYBODY, now, now + LIFETIME_LIMIT + LEEWAY),
+        )
 
     def revocations(self, now: float) -> list[Revocation]:
         """The revocations in force, as far as they can be read."""
@@ -328,7 +348,7 @@ class DatabaseFile:
         return [
             Revocation(kind, value, before, expires)
             for kind, value, before, expires in rows
-            if kind in (SESSION, USER, TOKEN) and isinstance(value, str) and _times(before, expires)
+            if kind in _KINDS and isinstance(value, str) and _times(before, expires)
         ]
 
     def claims(self, now: float) -> list[tuple[str, float]]:
@@ -363,10 +383,11 @@ class DatabaseFile:
             path=self.path,
             moved_to=target,
             moved_so_far=sum(not other.endswith(("-shm", "-wal")) for other in others),
-            revocations="lost" if saved is None else f"{len(saved[0])} kept",
-            consequence="a new log begins; clients are told reset",
+            revocations="lost" if saved is None else f"{len(saved[0])} read",
+            consequence="a new log begins; clients are told reset and need new tokens",
         )
         self._saved = saved or ([], [])
+        self._lost = True
 
     def _save(self) -> tuple[list[Revocation], list[tuple[str, float]]] | None:
         """What can be read of the revocations and claims in a damaged file; None if nothing."""
