@@ -70,6 +70,9 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
     (RFC 9112, sections 3.2, 5.2, 6.1). Every refusal ends the connection.
     """
 
+    path = ""
+    """Named when a client is gone before it was answered; of a head that was refused there is none,
+    and waitress would fail."""
     refusal: Refusal | None = None
     taken = False
     """Whether the worker that served this request took the connection."""

@@ -32,6 +32,12 @@ def new_parser() -> Any:
     return StrictParser(Adjustments(max_request_header_size=hijack.HEADER_BYTES))
 
 
+def test_a_client_that_leaves_before_its_head_is_understood_is_no_error() -> None:
+    # waitress logs the path of a request whose client has gone, also of one it could not parse.
+    assert feed([b"\x16\x03\x01 nonsense\r\n\r\n"]).path == ""
+    assert new_parser().path == ""
+
+
 def feed(pieces: list[bytes]) -> Any:
     """A parser that was given these pieces, as far as it took them."""
     parser = new_parser()
