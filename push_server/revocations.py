@@ -19,9 +19,9 @@ EVERYBODY = "all"
 class Revocation:
     """Tokens that are no longer good.
 
-    `kind` is one of "sid", "user", "jti", and `value` the claim that is meant; or "all", and ``*``. `before`, unix
-    seconds: only tokens issued in or before that second. `expires`: when every token that could
-    be meant has expired by itself, so that this can be forgotten.
+    `kind` is one of "sid", "user", "jti", and `value` the claim that is meant; or "all", and
+    ``*``. `before`, unix seconds: only tokens issued in or before that second. `expires`: when
+    every token that could be meant has expired by itself, so that this can be forgotten.
     """
 
     kind: str
