@@ -66,6 +66,8 @@ class Broken(NamedTuple):
     nginx: Pairs = ()
     """Texts of the shipped configuration, and what stands there instead."""
     certificate: str = "good"
+    mode: int = 0o600
+    """Who may read that."""
     config: Mapping[str, Any] = {}
     """What the doctor reads; the server that runs was started without it."""
     server: Mapping[str, Any] = {}
@@ -372,6 +374,7 @@ class Town:
         if now.where == "push":
             file = self.folder / "doctor.toml"
             file.write_text(toml(settings))
+            file.chmod(now.mode)
             command += ["--config", str(file)]
         elif now.where == "cms":
             port = "6667" if now.which == "tls" else "6668"

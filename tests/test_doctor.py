@@ -46,6 +46,8 @@ OLD_SQLITE = tuple(map(int, LIBRARY.split("."))) < SAFE_SQLITE
 BROKEN = {
     "no site may connect": Broken(
         "settings", "site_origins is empty", config={"site_origins": []}),
+    "anybody can read the keys": Broken(
+        "settings", "chmod o= ", status="warning", mode=0o644),
     "no name": Broken(
         "names", "push.example.com. A ", hosts={"push.example.com": None}, php="warning"),
     "name with a foreign address": Broken(

@@ -1,7 +1,9 @@
 """Names and addresses: does the push host have a name, and this host its address?"""
 
 import socket
+import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 from push_server.doctor import probe
 from push_server.doctor.findings import CONFIG, SHELL, Finding, doubtful, good, skipped, wrong
@@ -15,6 +17,9 @@ def settings(visit: Visit) -> Iterator[Finding]:
     if visit.settings is None:
         yield good("no configuration here; looking from outside of the push host")
         return
+    if visit.config_path and Path(visit.config_path).stat().st_mode & stat.S_IRWXO:
+        yield doubtful(f"anybody can get at {visit.config_path}, which may hold keys",
+                       "owner and group alone", SHELL, f"chmod o= {visit.config_path}")
     if not visit.settings.public_url:
         yield doubtful(
             f"public_url is not set; taking {visit.url}", "the URL that browsers use",

@@ -69,14 +69,14 @@ def _sqlite(visit: Visit, file: Path) -> Iterator[Finding]:
 
 def _holders(visit: Visit, file: Path) -> list[str]:
     """The processes that have the file open, as far as we may look."""
-    found: dict[str, str] = {}
-    for link in visit.proc.glob("[0-9]*/fd/*"):
-        with contextlib.suppress(OSError):
-            if os.readlink(link) == str(file.absolute()):
-                process = link.parent.parent
+    found = []
+    for process in visit.proc.glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it may have ended meanwhile, or be another user's
+            links = [os.readlink(entry.path) for entry in os.scandir(process / "fd")]
+            if str(file.absolute()) in links:
                 name = (process / "comm").read_text().strip()
-                found[process.name] = f"{name} (pid {process.name})"
-    return list(found.values())
+                found.append(f"{name} (pid {process.name})")
+    return found
 
 
 def _size(count: float) -> str:
