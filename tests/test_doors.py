@@ -13,7 +13,7 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from push_server import wsgi
+from push_server import __version__, wsgi
 from push_server.channels import ChannelSet
 from push_server.connection import IteratorConnection
 from push_server.doors.files import script_names
@@ -407,6 +407,15 @@ def test_a_ticket_is_for_one_subscription(house: House) -> None:
     for path in ("/ticket", "/publish"):
         other = house.public.post("/ticket", headers=house.bearer()).json["ticket"]
         house.public.post(f"{path}?ticket={quote(other)}", status=400)
+
+
+def test_echo_tells_who_has_a_token_what_the_server_sees(house: House) -> None:
+    claim = {"X-Forwarded-For": "203.0.113.9", **house.bearer("7")}
+    seen = house.public.get("/echo", headers=claim).json
+    assert seen == {"address": "192.0.2.1", "user": "7", "version": __version__}
+    house.public.get("/echo", status=401)
+    ticket = house.public.post("/ticket", headers=house.bearer()).json["ticket"]
+    house.public.get(f"/echo?ticket={quote(ticket)}", status=400)
 
 
 @pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer ", "Basic x", "Bearer x.y"])
