@@ -13,6 +13,7 @@ of its own, where it stands in for systemctl: see `main`. Needs only the standar
 
 import fcntl
 import os
+import resource
 import shlex
 import signal
 import socket
@@ -125,8 +126,10 @@ class ServiceManager:
         if self._own:
             return []
         user, mask = self.unit["User"][0], self.unit["UMask"][0]
-        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
-        return ["sh", "-c", f'umask {mask}; exec "$@"', "sh", *become, "--no-new-privs"]
+        # systemd may raise the limit; we, perhaps, only up to our own.
+        limit = min(int(self.unit["LimitNOFILE"][0]), resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--no-new-privs"]
+        return ["sh", "-c", f'umask {mask}; ulimit -n {limit}; exec "$@"', "sh", *become]
 
     def wait_for(self, state: str, seconds: float = START_SECONDS) -> None:
         """Return when the service says this from now on."""

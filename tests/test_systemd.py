@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,41 +12,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from harness import PushServer, free_port
+from harness import free_port
+from managed import SERVE, UNITS, Service
 from redis_server import RedisServer
 from service_manager import ServiceManager
 
 from push_server import systemd
 
 ROOT = Path(__file__).resolve().parent.parent
-UNITS = ROOT / "packaging/systemd"
-SERVE = [sys.executable, "-m", "push_server", "serve"]
-
-
-class Service(PushServer):
-    """A push server that is started by a service manager instead of by us."""
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder)
-
-    def managed(self, *options: str, **addresses: list[str]) -> ServiceManager:
-        self.write_config()
-        listen = {
-            "listen": [f"127.0.0.1:{self.port}"],
-            "internal_listen": [f"127.0.0.1:{self.internal_port}"],
-            **addresses,
-        }
-        program = [*SERVE, "--config", str(self.config_file), *options]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return ServiceManager(
-            UNITS, program=program, listen=listen, environment=environment, log=self.log_file
-        )
-
-    @property
-    def log_file(self) -> Path:
-        return self.folder / "log"
-
-
 @pytest.fixture
 def service() -> Iterator[Service]:
     push = Service()
