@@ -588,7 +588,8 @@ def test_a_push_server_behind_the_redirect(
     )
     assert stream.stdout is not None
     assert b'"hello"' in stream.stdout.readline()
-    # Connections that are open stay open without the rules; new ones do not come through.
+    # Connections that are open stay open without the rules, because there is another NAT rule;
+    # new ones do not come through.
     for number, command in enumerate((["down"], ["up", PUSH])):
         assert site.redirect(*command, "--apply", *forced).returncode == 0
         reached = client.run(*curl, "http://push.example.com/push.js").returncode == 0

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,7 +51,9 @@ ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
     "--window-size=900,700",
-    "--host-resolver-rules=MAP *.test 127.0.0.1, MAP *.localhost 127.0.0.1, MAP * ~NOTFOUND",
+)
+LOCAL_NAMES = (
+    "--host-resolver-rules=MAP *.test 127.0.0.1, MAP *.localhost 127.0.0.1, MAP * ~NOTFOUND"
 )
 
 
@@ -68,10 +71,19 @@ class DriverError(Exception):
 class Browser:
     """A Chromium with a fresh profile."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        command: Sequence[str] = ("chromedriver",),
+        arguments: Sequence[str] = (*ARGUMENTS, LOCAL_NAMES),
+        *,
+        insecure: bool = True,
+    ) -> None:
+        """`command` starts chromedriver; `insecure` is to believe every certificate."""
+        self._arguments = arguments
+        self._insecure = insecure
         self._folder = Path(tempfile.mkdtemp(prefix="push-browser-"))
         self._process = subprocess.Popen(
-            ["chromedriver", "--port=0", f"--log-path={self._folder / 'log'}"],
+            [*command, "--port=0", f"--log-path={self._folder / 'log'}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
@@ -97,11 +109,11 @@ class Browser:
     def _start_session(self) -> str:
         capabilities = {
             "browserName": "chrome",
-            "acceptInsecureCerts": True,
+            "acceptInsecureCerts": self._insecure,
             "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": {
                 "binary": shutil.which("chromium"),
-                "args": [*ARGUMENTS, f"--user-data-dir={self._folder / 'profile'}"],
+                "args": [*self._arguments, f"--user-data-dir={self._folder / 'profile'}"],
                 # chromedriver adds this one by itself; with it no page would ever be cached.
                 "excludeSwitches": ["disable-back-forward-cache"],
             },
