@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 from harness import PushServer
 from redis_server import RedisServer, program
-from wordpress.site import WordPress, missing
+from wordpress.site import WordPress, missing, started
 
 
 @pytest.fixture(scope="session")
@@ -49,12 +49,5 @@ def wordpress() -> Iterator[WordPress]:
     """A WordPress with the plugin, and a push server for it, shared by all tests of the run."""
     if reason := missing():
         pytest.skip(f"WordPress {reason}")
-    push = PushServer()
-    site = WordPress(push)
-    push.host = f"push.wp.test:{push.port}"
-    push.settings.update(
-        public_url=f"http://{push.host}", site_origins=[site.origin], document_domain="wp.test"
-    )
-    with push, site:
+    with started() as site:
         yield site
-        assert site.complaints == []

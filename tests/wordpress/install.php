@@ -3,13 +3,13 @@
 /**
  * Installs WordPress, as its own installer would, and makes the users of the tests.
  *
- * Run by tests/wordpress/site.py in the folder of the site: php install.php HOST FOLDER [multisite]
+ * Run by tests/wordpress/site.py: php install.php HOST FOLDER [network]
  */
 
 declare(strict_types=1);
 
 [, $host, $folder] = $argv;
-$multisite = ($argv[3] ?? '') === 'multisite';
+$network = ($argv[3] ?? '') === 'network';
 
 define('WP_INSTALLING', true);
 $_SERVER += ['HTTP_HOST' => $host, 'SERVER_NAME' => strtok($host, ':'), 'SERVER_PROTOCOL' => 'HTTP/1.1'];
@@ -42,7 +42,15 @@ wp_insert_post([
     'post_content' => '<!-- wp:push-server/notifications /-->', 'post_author' => 1,
 ]);
 flush_rewrite_rules(false);
-$failure = activate_plugin('push-server/push-server.php', '', $multisite);
+if ($network) {
+    foreach ($wpdb->tables('ms_global') as $name => $table) {
+        $wpdb->$name = $table;
+    }
+    install_network();
+    populate_network(1, $host, 'admin@wp.test', 'The network');
+    exit;
+}
+$failure = activate_plugin('push-server/push-server.php');
 if ($failure) {
     fwrite(STDERR, $failure->get_error_message());
     exit(1);

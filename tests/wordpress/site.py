@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -148,10 +148,26 @@ class Visitor:
         return Answer(response.status, response.headers, text, seconds)
 
 
-class WordPress:
-    """The site. `settings` are what an owner defines in wp-config.php; by default, all four."""
+@contextlib.contextmanager
+def started(*, is_network: bool = False) -> Iterator["WordPress"]:
+    """A site and a push server that know each other. PHP must not complain while they run."""
+    push = PushServer()
+    site = WordPress(push, is_network=is_network)
+    push.host = f"push.wp.test:{push.port}"
+    push.settings.update(
+        public_url=f"http://{push.host}", site_origins=[site.origin], document_domain="wp.test"
+    )
+    with push, site:
+        yield site
+        assert site.complaints == []
 
-    def __init__(self, push: PushServer) -> None:
+
+class WordPress:
+    """The site; what `push-server init` prints is in its wp-config.php."""
+
+    def __init__(self, push: PushServer, *, is_network: bool = False) -> None:
+        self.is_network = is_network
+        """Whether it is a network, with a second site at /second/."""
         self.folder = Path(tempfile.mkdtemp(prefix="push-wordpress-"))
         self.port, self.off_port = free_port(), free_port()
         self.push = push
@@ -258,7 +274,10 @@ class WordPress:
         (self.folder / "probes").mkdir()
         config = (HERE / "wp-config.php").read_text()
         (www / "wp-config.php").write_text(
-            self._fill(config, database="wordpress", socket=self.folder / "db.sock")
+            self._fill(
+                config, database="wordpress", socket=self.folder / "db.sock",
+                network=str(self.is_network).lower(),
+            )
         )
         self.configure(**self.settings())
 
@@ -294,11 +313,18 @@ class WordPress:
         ).returncode == 0
 
     def _install(self) -> None:
-        done = subprocess.run(
-            ["php", str(HERE / "install.php"), f"{HOST}:{self.port}", str(self.folder / "www")],
-            capture_output=True, text=True, check=False, timeout=60,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        # A network cannot have a port in its name.
+        scripts = {"install.php": ["network"], "network.php": []} if self.is_network else {
+            "install.php": []
+        }
+        host = HOST if self.is_network else f"{HOST}:{self.port}"
+        for script, more in scripts.items():
+            done = subprocess.run(
+                ["php", str(HERE / script), host, str(self.folder / "www"), *more],
+                env={**os.environ, "PUSH_SINGLE": "1" if more else ""},
+                capture_output=True, text=True, check=False, timeout=60,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
 
     def _start_php(self) -> None:
         root = os.geteuid() == 0
@@ -325,6 +351,7 @@ class WordPress:
     def _start_nginx(self) -> None:
         config = self._fill(
             (HERE / "nginx.conf").read_text(), port=self.port, off_port=self.off_port,
+            host=HOST if self.is_network else "$http_host",
             user="user root;" if os.geteuid() == 0 else "",
         )
         (self.folder / "nginx.conf").write_text(config)

@@ -59,11 +59,12 @@ _numbers = itertools.count()
 
 
 def comment(
-    visitor: Visitor, post: int, text: str = "", parent: int = 0, author: str = ""
+    visitor: Visitor, post: int, text: str = "", parent: int = 0, author: str = "",
+    site: str = "",
 ) -> Answer:
     """Write a comment, as the form of a page does."""
     answer = visitor.post(
-        "/wp-comments-post.php", comment_post_ID=post, comment_parent=parent,
+        f"{site}/wp-comments-post.php", comment_post_ID=post, comment_parent=parent,
         comment=f"{text} {next(_numbers)}", author=author,
         email=f"{author}@wp.test",
     )

@@ -16,8 +16,10 @@ foreach (['AUTH_KEY', 'SECURE_AUTH_KEY', 'LOGGED_IN_KEY', 'NONCE_KEY'] as $name)
 }
 
 // The same database is looked at through two ports, with the plugin and without it.
-define('WP_HOME', 'http://' . $_SERVER['HTTP_HOST']);
-define('WP_SITEURL', WP_HOME);
+if (!{network}) {
+    define('WP_HOME', 'http://' . $_SERVER['HTTP_HOST']);
+    define('WP_SITEURL', WP_HOME);
+}
 define('COOKIEHASH', 'test');
 
 define('WP_DEBUG', true);
@@ -27,6 +29,16 @@ define('WP_HTTP_BLOCK_EXTERNAL', true);
 define('WP_ACCESSIBLE_HOSTS', '127.0.0.1');
 define('DISABLE_WP_CRON', true);
 define('AUTOMATIC_UPDATER_DISABLED', true);
+
+// The installer makes a network of what was a single site.
+if ({network} && !getenv('PUSH_SINGLE')) {
+    define('MULTISITE', true);
+    define('SUBDOMAIN_INSTALL', false);
+    define('DOMAIN_CURRENT_SITE', $_SERVER['HTTP_HOST']);
+    define('PATH_CURRENT_SITE', '/');
+    define('SITE_ID_CURRENT_SITE', 1);
+    define('BLOG_ID_CURRENT_SITE', 1);
+}
 
 // PUSH_URL and its like, as an owner would define them here.
 require '{folder}/push-config.php';

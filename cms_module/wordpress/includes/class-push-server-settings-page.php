@@ -325,7 +325,9 @@ final class Push_Server_Settings_Page {
 	 */
 	private static function render_results(): void {
 		echo '<table class="widefat striped push-server-results" role="presentation"><tbody>';
-		foreach ( Push_Server_Checks::run() as $name => $check ) {
+		// What was skipped hangs on something above that failed, and says nothing more.
+		$checks = array_filter( Push_Server_Checks::run(), static fn ( $check ): bool => PushServer\CheckStatus::Skipped !== $check->status );
+		foreach ( $checks as $name => $check ) {
 			self::render_result( $name, $check->title(), $check->status->value, $check->message );
 		}
 		self::render_result( 'browser', __( 'This browser', 'push-server' ), 'waiting', __( 'A publication is on its way to this browser…', 'push-server' ) );
