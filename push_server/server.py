@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from itertools import chain
 from typing import NamedTuple
 
 from push_server import log, systemd
@@ -79,7 +80,8 @@ def run(
     try:
         return asyncio.run(_House(settings, config_path, inherited).run())
     except (SettingsError, PushError) as error:
-        sys.stderr.write(f"push-server: {error}\n")
+        said = error.message if isinstance(error, PushError) else error
+        sys.stderr.write(f"push-server: {said}\n")
         return EXIT_SETTINGS
 
 
@@ -173,10 +175,21 @@ class _House:
 
     async def run(self) -> int:
         """Start, serve, drain, stop."""
-        self._context = await make_context(self._settings)
+        # Before the log is opened: where a port is taken, nothing has been begun.
+        sockets = (
+            self._inherited.sockets
+            if self._inherited
+            else open_sockets(self._settings, systemd.inherited_sockets())
+        )
+        try:
+            self._context = await make_context(self._settings)
+        except BaseException:
+            for listening in chain.from_iterable(sockets.values()):
+                listening.close()
+            raise
         try:
             self._bridges = make_bridges(self._context)
-            self._open_listeners()
+            self._serve_on(sockets)
         except BaseException:
             await self._context.broker.close()
             raise
@@ -207,14 +220,9 @@ class _House:
         await self._stop()
         return self._status
 
-    def _open_listeners(self) -> None:
+    def _serve_on(self, sockets: Sockets) -> None:
         settings = self._settings
         channels = max(128, int(_descriptors() * 0.15))
-        sockets = (
-            self._inherited.sockets
-            if self._inherited
-            else open_sockets(settings, systemd.inherited_sockets())
-        )
         for name, application, threads, reserve in (
             ("listen", public_application(self._context), settings.threads, 0),
             # Both listeners share waitress's count of connections; the reserve keeps the CMS's
