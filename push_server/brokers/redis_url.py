@@ -77,7 +77,10 @@ def _database(text: str) -> int:
 
 def shown(url: str) -> str:
     """The URL as it may be seen: whoever reads the log does not need the password."""
-    parts: SplitResult = urlsplit(url)
+    try:
+        parts: SplitResult = urlsplit(url)
+    except ValueError:  # half an IPv6 address: where the password ends is anybody's guess
+        return f"{url.partition(':')[0]}://…"
     user, at, host = parts.netloc.rpartition("@")
     name = user.partition(":")[0] + at
     return f"{parts.scheme}://{name}{host}{parts.path}"
