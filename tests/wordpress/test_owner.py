@@ -7,7 +7,7 @@ import re
 import pytest
 from harness import free_port
 
-from wordpress.site import PLUGIN, Visitor, WordPress
+from wordpress.site import Visitor, WordPress
 from wordpress.story import OPTIONS, comment, the_list
 
 BAD_SETTINGS = [
@@ -202,35 +202,3 @@ def test_uninstall_leaves_nothing_behind(site: WordPress, people: dict[str, Visi
     # The next visit of an administrator makes the tables again.
     people["admin"].get("/wp-admin/")
     assert people["alice"].state()["items"] == []
-
-
-# The files
-
-
-def test_every_text_can_be_translated() -> None:
-    """The template has each text of the sources, and no other; tools/wordpress_pot writes it."""
-    sources = [*PLUGIN.glob("includes/*.php"), PLUGIN / "assets/block.js"]
-    text = "".join(path.read_text("utf-8") for path in sources)
-    literal = r"""(?:'([^']*)'|"([^"]*)")"""
-    ours = re.findall(rf"\b(?:esc_html__|__)\(\s*{literal},\s*['\"]push-server", text)
-    plural = re.findall(rf"\b_n\(\s*{literal},\s*{literal},[^,]+,\s*'push-server'", text)
-    used = {part for found in [*ours, *plural] for part in found if part}
-    template = (PLUGIN / "languages/push-server.pot").read_text("utf-8")
-    listed = set(re.findall(r'^msgid(?:_plural)? "(.+)"$', template, re.MULTILINE))
-    assert len(used) > 60
-    assert used == listed
-    assert re.findall(r"\b(?:_e|_x|_nx|esc_attr__|esc_html_e)\(", text) == []
-
-
-def test_the_versions_agree() -> None:
-    main = (PLUGIN / "push-server.php").read_text("utf-8")
-    readme = (PLUGIN / "readme.txt").read_text("utf-8")
-    version = re.search(r"Version: +(\S+)", main)
-    assert version
-    assert f"PUSH_SERVER_VERSION = '{version[1]}'" in main
-    assert f"Stable tag: {version[1]}\n" in readme
-    assert f"= {version[1]} =" in readme
-    assert json.loads((PLUGIN / "block/block.json").read_text("utf-8"))["version"] == version[1]
-    for name in ("Requires at least", "Requires PHP"):
-        values = {re.search(rf"{name}: +(\S+)", text)[1] for text in (main, readme)}  # type: ignore[index]
-        assert len(values) == 1
