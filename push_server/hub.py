@@ -11,7 +11,7 @@ import random
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from push_server import log
@@ -26,7 +26,7 @@ from push_server.membership import Membership, Observer
 from push_server.pacing import Pace
 from push_server.positions import Position, channel_key
 from push_server.publications import Publication, dump_json
-from push_server.revocations import Revocation, Revocations
+from push_server.revocations import USER, Revocation, Revocations
 from push_server.rooms import Rooms
 from push_server.subscriber import Subscriber, SubscribeRequest
 from push_server.transports import TRANSPORTS
@@ -90,6 +90,8 @@ class Hub:
         )
         self._membership = Membership(self._rooms)
         self._wheel = Wheel(time.monotonic())
+        self._parting: set[Subscriber] = set()
+        """In no room any more, but still to be found by a revocation."""
         self._degraded_ends = float("inf")
         self._draining = False
         self.empty = asyncio.Event()
@@ -318,6 +320,7 @@ class Hub:
         if connection.subscriber is subscriber and not subscriber.parting:
             self._leave(subscriber)
             subscriber.parting = True
+            self._parting.add(subscriber)
             self._wheel.drop(subscriber)
             subscriber.ends = subscriber.warns = time.monotonic() + self._stall_timeout
             self._file(subscriber, subscriber.ends)
@@ -334,7 +337,9 @@ class Hub:
         if reason in ("slow", "stalled"):
             self.counts[f"cuts.{reason}"] += 1
             log.info("conn.cut", reason=reason, user=subscriber.user, connection=subscriber.id)
-        if not subscriber.parting:
+        if subscriber.parting:
+            self._parting.discard(subscriber)
+        else:
             self._leave(subscriber)
         self._wheel.drop(subscriber)
 
@@ -420,9 +425,15 @@ class Hub:
 
     def meant(self, revocation: Revocation) -> list[Subscriber]:
         """The subscribers whose token a revocation means."""
+        among: Iterable[Subscriber]
+        if revocation.kind == USER:
+            # A user has few, and they are in one room: thousands of others need not be asked.
+            among = (*self._of_user(revocation.value), *self._parting)
+        else:
+            among = self._wheel.everyone()
         return [
             subscriber
-            for subscriber in self._wheel.everyone()
+            for subscriber in among
             if revocation.covers(
                 subscriber.user, subscriber.session, subscriber.token_id, subscriber.issued
             )

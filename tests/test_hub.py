@@ -500,6 +500,18 @@ def test_a_revoked_session_is_closed_at_once(stage: Stage) -> None:
     assert again.writes[0].startswith(b"HTTP/1.1 401 ")
 
 
+def test_the_revocation_of_a_user_asks_nobody_else(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tabs = [stage.attach("alice"), stage.attach("alice")]
+    stage.attach("bob", "user:alice")  # is let into it by his token, but is not her
+    with monkeypatch.context() as patch:
+        patch.delattr("push_server.wheel.Wheel.everyone")
+        stage.hub.revoke(Revocation("user", "alice", 2**53, 2**53))
+    assert all(tab.closed() and tab.words[-1] == "revoked" for tab in tabs)
+    assert stage.hub.counts["revoked"] == 2
+
+
 def test_a_revoked_reader_that_blocks_is_cut_with_all_that_waits(stage: Stage) -> None:
     alice = stage.attach("alice", "room")
     alice.blocked = True
