@@ -1,10 +1,10 @@
 /**
  * The one connection that all pages of one user and session share.
  *
- * It runs in a SharedWorker of the push origin, or, where there is none, in the frame itself;
- * the pages cannot tell the difference, both reach it through a MessagePort. In a worker its
- * timers are exact (browsers slow down those of hidden frames), and eight tabs cost one connection
- * (a browser grants six to a host).
+ * It runs in a SharedWorker of the push origin, or, where there is none, in a frame, which may
+ * lead for others (see share.js); the pages cannot tell the difference, all reach it through a
+ * port. In a worker its timers are exact (browsers slow down those of hidden frames). Eight tabs
+ * cost one connection (a browser grants six to a host).
  *
  * Rules that hold in this file:
  * - What is missing is fetched with the cursor; what cannot be proved complete is `reset`.
@@ -55,9 +55,14 @@ globalThis.PushConnection = (() => {
   const REPLACED_DELAY = 30000;
 
   return class PushConnection {
-    /** @param {{shared: boolean}} place whether this runs in a worker that pages share */
-    constructor({ shared }) {
-      this.shared = shared;
+    /**
+     * @param {object} place
+     * @param {string} place.sharing how pages come to share it: "worker", "locks", "lease", "none"
+     * @param {Promise<unknown>} [place.ready] the first request waits for this
+     */
+    constructor({ sharing, ready = Promise.resolve() }) {
+      this.inWorker = sharing === "worker";
+      this.ready = ready;
       /** @type {Map<MessagePort, InstanceType<typeof Page>>} */
       this.pages = new Map();
       this.session = new Session({
@@ -73,6 +78,8 @@ globalThis.PushConnection = (() => {
       // Where we are; survives reconnects.
       /** @type {string | null} */
       this.cursor = null;
+      /** Whether anything was asked for since the first page came. */
+      this.began = false;
       /** @type {Set<string>} channels of the last hello, and of the one before */
       this.known = new Set();
       this.before = new Set();
@@ -93,6 +100,8 @@ globalThis.PushConnection = (() => {
       this.ending = null;
       /** @type {Set<string>} */
       this.requested = new Set();
+      /** @type {string | null} */
+      this.askedFrom = null;
       this.presented = "";
       this.beats = false;
       this.takes = 0;
@@ -111,7 +120,7 @@ globalThis.PushConnection = (() => {
       this.ticker = 0;
       this.pingedAt = 0;
       this.status = { state: "connecting", transport: "", reason: "", connection: "", user: "",
-                      heardAt: 0, shared, error: /** @type {any} */ (null) };
+                      heardAt: 0, sharing, error: /** @type {any} */ (null) };
     }
 
     /** A page's end of a MessageChannel, or of a worker. @param {MessagePort} port */
@@ -129,6 +138,7 @@ globalThis.PushConnection = (() => {
           else if (message.type === "publish") page.queuePublish(this.session, message);
           else if (message.type === "token") page.onToken?.(message);
           else if (message.type === "wake") this.wake(page, message.why);
+          else if (message.type === "check") this.session.check();
           else if (message.type === "detach") this.detach(page);
         }
       };
@@ -139,27 +149,39 @@ globalThis.PushConnection = (() => {
     /**
      * @param {MessagePort} port
      * @param {{instance: string, token: string, channels: string[], since?: string,
-     *   avoided?: [string, Avoided][]}} message
+     *   seen?: [string, number][], avoided?: [string, Avoided][]}} message
      */
-    async attach(port, { instance, token, channels, since, avoided = [] }) {
+    async attach(port, { instance, token, channels, since, seen = [], avoided = [] }) {
       this.choice.recall(avoided);
-      const page = new Page(port, instance);
+      const page = new Page(port, instance, seen);
       this.pages.set(port, page);
       this.ticker = this.ticker || setInterval(() => this.tick(), TICK);
       page.post({ type: "welcome" });
       const useful = await this.session.present(page, token);
       if (!this.has(page)) return;
       page.post({ type: "status", status: this.status });
-      if (since && !this.cursor && !this.running) {
+      if (since && !this.cursor && !this.began) {
         this.cursor = since;
         this.interrupted = true;
-      } else if (since) {
+      } else if (since && !this.continues(since, channels)) {
         page.since = since;
         page.held = [];
       }
       this.want(page, channels);
       if (useful && this.status.state === "waiting") this.hurry?.();
       this.run();
+    }
+
+    /**
+     * Whether a page that has had everything up to here will miss nothing: the request that is
+     * about to be made, or to bring something, begins exactly there and asks for its channels.
+     * @param {string} since
+     * @param {string[]} channels
+     */
+    continues(since, channels) {
+      if (!this.abort) return since === this.cursor;
+      return !this.takes && since === this.askedFrom &&
+        channels.every((name) => this.requested.has(name) || this.isPersonal(name));
     }
 
     /** @param {InstanceType<typeof Page>} page */
@@ -186,12 +208,21 @@ globalThis.PushConnection = (() => {
       this.detach(page);
     }
 
+    /** Another frame goes on: tell all pages where they are, and stop. */
+    retire() {
+      this.flush();
+      this.pulse(this.cursor);
+      this.pages.clear();
+      this.rest();
+    }
+
     /** Nobody is left: close, and remember nothing about where anybody was. */
     rest() {
       clearTimeout(this.regroupTimer);
       clearInterval(this.ticker);
       this.ticker = 0;
       this.cursor = null;
+      this.began = false;
       this.known = new Set();
       this.attempt = 0;
       this.session.forget();
@@ -228,14 +259,19 @@ globalThis.PushConnection = (() => {
     /** The channels to ask for. The personal one comes by itself. */
     wanted() {
       const union = new Set([...this.pages.values()].flatMap((page) => [...page.channels]));
-      union.delete(`user:${this.session.claims?.sub}`);
-      const all = [...union].filter((name) => !this.hopeless.has(name)).sort();
+      const all = [...union]
+        .filter((name) => !this.hopeless.has(name) && !this.isPersonal(name)).sort();
       const beyond = all.splice(this.maxChannels);
       for (const page of this.pages.values()) {
         const cut = page.among(beyond).filter((name) => page.learns(name, "too_many_channels"));
         if (cut.length) page.post({ type: "denied", channels: cut, code: "too_many_channels" });
       }
       return all;
+    }
+
+    /** @param {string} name */
+    isPersonal(name) {
+      return name === `user:${this.session.claims?.sub}`;
     }
 
     /** Tell a page which of its channels are on, and which the token does not grant. */
@@ -257,7 +293,7 @@ globalThis.PushConnection = (() => {
       if (this.hurry) {
         // A delay that the server asked for is kept: it spreads us on purpose.
         if (!this.ordered) this.hurry();
-      } else if (why === "resume" && !this.shared) {
+      } else if (why === "resume" && !this.inWorker) {
         // Chromium never wakes a fetch that slept in a frozen frame.
         this.restart("resume");
       } else if (this.isSilent(1)) {
@@ -288,6 +324,7 @@ globalThis.PushConnection = (() => {
     async run() {
       if (this.running) return;
       this.running = true;
+      await this.ready;
       while (this.pages.size) {
         this.ending = null;
         let delay = 0;
@@ -368,6 +405,8 @@ globalThis.PushConnection = (() => {
     /** What a transport asks with. Called for every request it makes. */
     ask() {
       const channels = this.wanted();
+      this.began = true;
+      this.askedFrom = this.cursor;
       this.requested = new Set(channels);
       this.presented = this.session.token || "";
       return { token: this.presented, channels, since: this.cursor,
@@ -582,6 +621,6 @@ globalThis.PushConnection = (() => {
 })();
 
 if (typeof SharedWorkerGlobalScope === "function" && self instanceof SharedWorkerGlobalScope) {
-  const connection = new globalThis.PushConnection({ shared: true });
+  const connection = new globalThis.PushConnection({ sharing: "worker" });
   self.onconnect = (/** @type {any} */ event) => connection.accept(event.ports[0]);
 }

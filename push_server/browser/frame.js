@@ -10,7 +10,10 @@
  *   the call is believed. Only strings cross. Where it fails, the port carries them.
  * - The frame holds no connection while its page is not shown: it says goodbye in `pagehide`
  *   and comes back with its cursor in `pageshow`. Never `unload`, which would keep the page out
- *   of the back/forward cache.
+ *   of the back/forward cache. One that has a connection of its own gives it up in `freeze`.
+ * - Whatever the page has sent and nobody has answered is sent again to the next connection, with
+ *   the same id, so that a change of leaders loses no publication and doubles none.
+ * - Frames tell each other who is signed in, so that another user ends the one before at once.
  *
  * Used by frame.html, whose data attributes the server fills in. Needs wire.js.
  */
@@ -32,19 +35,48 @@
   const MEMORY_LIMIT = 60 * 60 * 1000;
   /** Everything the connection needs when it has to run here. */
   const IN_FRAME = ["transports.js", "session.js", "pages.js", "connection.js"];
+  const TO_SHARE = ["locks.js", "share.js", ...IN_FRAME];
+
+  /**
+   * How pages come to share a connection, best first. "none" is always there and shares nothing.
+   * @type {Record<string, () => boolean>}
+   */
+  const WAYS = {
+    worker: () => typeof SharedWorker === "function",
+    locks: () => canBroadcast() && globalThis.PushLocks.WebLock.usable,
+    lease: () => canBroadcast() && globalThis.PushLocks.Lease.usable,
+    none: () => true,
+  };
+  const canBroadcast = () => typeof BroadcastChannel === "function";
 
   /** @type {MessagePort} to the page */
   let page;
   /** @type {MessagePort | null} to the connection */
   let link = null;
   /** @type {{origin: string, key: string, instance: string, token: string, channels: string[],
-   *   since?: string | null}} what the page told us */
+   *   since?: string | null, share?: string}} what the page told us */
   let wish;
   let direct = false;
-  let attached = false;
+  /** Whether the page wants a connection; it does not after a goodbye. */
+  let wanted = false;
+  /** Counts the attempts to find one: an attempt that was overtaken stops. */
+  let turns = 0;
   let heardAt = 0;
-  /** @type {any} the connection, when it runs in this frame */
+  /** Ways that were tried and did not work. @type {Set<string>} */
+  const failed = new Set();
+  /** @type {Set<string>} */
+  const loaded = new Set();
+  /** @type {any} the connection, when it runs in this frame for its own page alone */
   let local = null;
+  /** @type {any} our part in the group that shares a connection without a worker */
+  let share = null;
+  /** @type {BroadcastChannel | null} where frames say who is signed in */
+  let neighbours = null;
+  /** The last offset that the page was given of each channel: the next connection may be behind
+   * the one before. @type {Map<string, number>} */
+  const seen = new Map();
+  /** Publications that wait for their answer, by request. @type {Map<number, any>} */
+  const unanswered = new Map();
   /** @type {any[]} for the page, gathered until the end of this task */
   let outbox = [];
 
@@ -67,10 +99,20 @@
     } else if (message.type === "close") {
       leave();
     } else {
-      if (message.type === "channels") wish.channels = message.channels;
+      if (message.type === "channels") want(message.channels);
       if (message.type === "token" && message.token) wish.token = message.token;
+      if (message.type === "publish") {
+        message.id = PushWire.randomId();
+        unanswered.set(message.request, message);
+      }
       link?.postMessage(message);
     }
+  }
+
+  /** @param {string[]} channels */
+  function want(channels) {
+    wish.channels = channels;
+    for (const name of seen.keys()) if (!channels.includes(name)) seen.delete(name);
   }
 
   // ---- Frame to page
@@ -115,37 +157,83 @@
 
   // ---- Frame to connection
 
-  /** Find the worker that pages like ours share, or do its work here. */
+  /** Find the connection that pages like ours share, or make it. */
   async function join() {
+    turns += 1;
+    const turn = turns;
+    wanted = true;
     const claims = await PushWire.readToken(wish.token);
+    if (turn !== turns) return;
     const name = PushWire.workerName(version, wish.origin, claims);
-    if (local || typeof SharedWorker !== "function") {
-      joinHere();
+    if (claims) meetNeighbours(claims);
+    if (share) {
+      share.again();
       return;
     }
+    const asked = wish.share && wish.share !== "auto" ? [wish.share, "none"] : Object.keys(WAYS);
+    const ways = asked.filter((way) => Object.hasOwn(WAYS, way) && !failed.has(way));
+    if (ways[0] === "worker" && WAYS.worker()) {
+      joinWorker(name);
+      return;
+    }
+    await loadAll(TO_SHARE);
+    if (turn !== turns) return;
+    const way = ways.find((each) => each !== "worker" && WAYS[each]());
+    if (way === "none") joinAlone();
+    else joinGroup(way, name);
+  }
+
+  /** @param {string} name */
+  function joinWorker(name) {
+    const giveUp = () => {
+      if (failed.has("worker")) return;
+      failed.add("worker");
+      join();
+    };
     try {
       const worker = new SharedWorker(`connection.js?v=${encodeURIComponent(version)}`, { name });
-      const timer = setTimeout(joinHere, WORKER_TIMEOUT);
+      const timer = setTimeout(giveUp, WORKER_TIMEOUT);
       worker.onerror = () => {
         clearTimeout(timer);
-        if (!heardAt) joinHere();
+        if (!heardAt) giveUp();
       };
       attach(worker.port, () => clearTimeout(timer));
     } catch {
       // Where the user blocks storage, the constructor throws.
-      joinHere();
+      giveUp();
     }
   }
 
-  /** No worker: the connection lives and dies with this frame. */
-  async function joinHere() {
-    for (const name of IN_FRAME) {
-      if (!local) await load(`${name}?v=${encodeURIComponent(version)}`);
-    }
-    local = local || new globalThis.PushConnection({ shared: false });
+  /** No worker: one frame of all that there are has the connection. */
+  function joinGroup(/** @type {string} */ way, /** @type {string} */ name) {
+    const { WebLock, Lease } = globalThis.PushLocks;
+    share = new globalThis.PushShare(name, way === "locks" ? WebLock : Lease, {
+      lead: ({ ready }) => new globalThis.PushConnection({ sharing: way, ready }),
+      attach,
+    });
+  }
+
+  /** The connection lives and dies with this frame. */
+  function joinAlone() {
+    local = local || new globalThis.PushConnection({ sharing: "none" });
     const { port1, port2 } = new MessageChannel();
     local.accept(port1);
     attach(port2);
+  }
+
+  /** @param {string[]} names scripts beside this one; each is loaded once, however long it takes */
+  async function loadAll(names) {
+    for (const name of names) {
+      const source = `${name}?v=${encodeURIComponent(version)}`;
+      for (let attempt = 0; !loaded.has(name); attempt += 1) {
+        try {
+          await load(source);
+          loaded.add(name);
+        } catch {
+          await new Promise((done) => setTimeout(done, PushWire.backoff(attempt)));
+        }
+      }
+    }
   }
 
   /** @param {string} source a script beside this one */
@@ -163,7 +251,6 @@
   function attach(port, onWelcome) {
     detach();
     link = port;
-    attached = true;
     heardAt = 0;
     port.onmessage = ({ data }) => {
       if (port !== link) return;
@@ -172,7 +259,9 @@
       else fromConnection(data);
     };
     const { instance, token, channels, since } = wish;
-    port.postMessage({ type: "attach", instance, token, channels, since, avoided: recall() });
+    port.postMessage({ type: "attach", instance, token, channels, since, seen: [...seen],
+                       avoided: recall() });
+    for (const message of unanswered.values()) port.postMessage(message);
   }
 
   /**
@@ -208,20 +297,51 @@
   /** @param {any} message */
   function fromConnection(message) {
     if (message.cursor) wish.since = message.cursor;
+    if (message.type === "publications") {
+      for (const { channel, offset } of message.items) seen.set(channel, offset);
+    } else if (message.type === "reset") {
+      for (const channel of message.channels) seen.delete(channel);
+    }
     if (message.type === "ping") link?.postMessage({ type: "alive" });
     else if (message.type === "unknown") rejoin();
     else if (message.type === "avoided") remember(message.avoided);
     else toPage(message);
+    if (message.type === "published") unanswered.delete(message.request);
     if (message.type === "released" || message.type === "revoked") leave();
   }
 
   function leave() {
-    attached = false;
+    wanted = false;
+    goAway();
+  }
+
+  /** Give up our part in the connection; if it is ours, another frame goes on with it. */
+  function goAway() {
+    turns += 1;
     detach();
+    share?.leave();
+    share = null;
+    neighbours?.close();
+    neighbours = null;
+  }
+
+  /**
+   * Tell the other frames of this site who is signed in here. Whoever has another user's page
+   * makes sure of it: in the same browser there is one session at a time.
+   * @param {Claims} claims
+   */
+  function meetNeighbours({ sub, sid }) {
+    if (neighbours || !canBroadcast()) return;
+    const who = JSON.stringify([sub, sid]);
+    neighbours = new BroadcastChannel(`push ${wish.origin}`);
+    neighbours.onmessage = ({ data }) => {
+      if (data !== who) link?.postMessage({ type: "check" });
+    };
+    neighbours.postMessage(who);
   }
 
   function rejoin() {
-    if (attached) join();
+    if (wanted) join();
   }
 
   // ---- The life of the page
@@ -229,21 +349,29 @@
   /** @param {string} why */
   function wake(why) {
     link?.postMessage({ type: "wake", why });
+    share?.check();
   }
 
-  window.addEventListener("pagehide", detach);
+  window.addEventListener("pagehide", goAway);
   window.addEventListener("pageshow", (event) => {
     if (event.persisted) rejoin();
   });
+  // A frozen page reads nothing any more: its connection would only look alive.
+  document.addEventListener("freeze", () => {
+    if (share || local) goAway();
+  });
+  document.addEventListener("resume", () => {
+    if (link) wake("resume");
+    else rejoin();
+  });
   window.addEventListener("online", () => wake("online"));
-  document.addEventListener("resume", () => wake("resume"));
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "visible") wake("visible");
   });
 
   // A worker can die without a word (the browser ran out of memory, say).
   setInterval(() => {
-    if (!link || local || !heardAt || Date.now() - heardAt < WORKER_SILENCE) return;
+    if (!link || local || share || !heardAt || Date.now() - heardAt < WORKER_SILENCE) return;
     const before = heardAt;
     wake("silence");
     link.postMessage({ type: "hear" });

@@ -35,14 +35,15 @@ globalThis.PushPage = (() => {
     /**
      * @param {MessagePort} port
      * @param {string} instance
+     * @param {[string, number][]} [seen] what it has had from another connection
      */
-    constructor(port, instance) {
+    constructor(port, instance, seen = []) {
       this.port = port;
       this.instance = instance;
       /** @type {Set<string>} */
       this.channels = new Set();
       /** @type {Map<string, number>} channel → the last offset this page was given */
-      this.seen = new Map();
+      this.seen = new Map(seen);
       /** @type {Map<string, string>} channel → what it was last told of it */
       this.told = new Map();
       /** @type {Publication[]} what leaves with the next flush */
@@ -170,10 +171,10 @@ globalThis.PushPage = (() => {
     }
 
     /**
-     * @param {{publications: Publication[], control: Control[]}} answer
+     * @param {{cursor: string, publications: Publication[], control: Control[]}} answer
      * @param {boolean} first
      */
-    giveMissed({ publications, control }, first) {
+    giveMissed({ cursor, publications, control }, first) {
       for (const { type, channels = [], reason } of control) {
         const concerned = this.among(channels);
         if (type === "reset" && reason !== "unknown" && concerned.length) {
@@ -184,12 +185,13 @@ globalThis.PushPage = (() => {
         }
       }
       const items = publications.filter((publication) => this.isDue(publication));
-      if (items.length) this.post({ type: "publications", items, at: Date.now() });
+      if (items.length) this.post({ type: "publications", items, cursor, at: Date.now() });
     }
 
     /**
      * @param {Session} session
-     * @param {{request: number, channel: string, data: any, exclude?: string}} message
+     * @param {{request: number, id?: string, channel: string, data: any,
+     *   exclude?: string}} message
      */
     queuePublish(session, message) {
       const answer = (/** @type {object} */ outcome) =>
@@ -217,10 +219,10 @@ globalThis.PushPage = (() => {
    * Publish, with one id for all attempts: when only the answer was lost on the way, the
    * repetition publishes nothing twice.
    * @param {Session} session
-   * @param {{channel: string, data: any, exclude?: string}} message
+   * @param {{id?: string, channel: string, data: any, exclude?: string}} message
    */
-  async function publish(session, { channel, data, exclude }) {
-    const body = JSON.stringify({ channel, data, id: randomId(), ...(exclude && { exclude }) });
+  async function publish(session, { id = randomId(), channel, data, exclude }) {
+    const body = JSON.stringify({ channel, data, id, ...(exclude && { exclude }) });
     let failure = new Refusal(401, "signed_out", "There is no token to publish with.");
     for (let attempt = 0; attempt < PUBLISH_ATTEMPTS; attempt += 1) {
       const token = session.token || ((await session.ask()) && session.token);

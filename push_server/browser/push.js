@@ -44,6 +44,8 @@
    *   a token from: a path of the site, or a function that returns the token or a Response
    * @property {string} [documentDomain] as configured on the push server; "" for postMessage
    * @property {string} [since] the cursor that the page's content corresponds to
+   * @property {"auto" | "worker" | "locks" | "lease" | "none"} [share] how the pages of a user
+   *   come to share one connection: the best way there is, one in particular, or not at all
    */
 
   /** Why something failed. `stored` of a publication: false, or null where nobody knows. */
@@ -88,13 +90,14 @@
 
   class Page {
     /** @param {Options} options */
-    constructor({ server, token, documentDomain = "", since }) {
+    constructor({ server, token, documentDomain = "", since, share = "auto" }) {
       this.instance = randomId();
       this._server = new URL(server, location.href);
       this._source = token;
       this._documentDomain = documentDomain;
       /** @type {string | null} */
       this._since = since || null;
+      this._share = share;
       this._key = randomId();
       /** @type {Map<string, Set<Subscriber>>} */
       this._subscribers = new Map();
@@ -123,9 +126,9 @@
       /** The connection's error that was last passed on; it repeats it with every status. */
       this._reported = "";
       /** @type {{state: State, transport: string, reason: string, connection: string,
-       *   user: string, shared: boolean}} */
+       *   user: string, sharing: string}} */
       this._status = { state: "connecting", transport: "", reason: "", connection: "", user: "",
-                       shared: false };
+                       sharing: "" };
       instances.set(this._key, this);
       latest = this;
       for (const element of document.querySelectorAll("push-status")) {
@@ -207,14 +210,14 @@
 
     /** What is going on, for a status page or a support call. */
     info() {
-      const { state, transport, reason, connection, user, shared } = this._status;
+      const { state, transport, reason, connection, user, sharing } = this._status;
       const { code, message, status } = this._lastError || {};
       return {
         state,
         bridge: this._bridge,
         transport,
         transportReason: reason,
-        sharedWorker: shared,
+        sharing,
         connection,
         user,
         cursor: this._since,
@@ -375,7 +378,7 @@
       const agreed = theirDomain === this._documentDomain && this._setDomain(theirDomain);
       this._port?.postMessage({
         type: "start", key: this._key, instance: this.instance, token: this._token,
-        channels: [...this._subscribers.keys()], since: this._since,
+        channels: [...this._subscribers.keys()], since: this._since, share: this._share,
         documentDomain: agreed ? theirDomain : "",
       });
       for (const { message } of this._unanswered.values()) this._port?.postMessage(message);

@@ -127,6 +127,16 @@ globalThis.PushSession = (() => {
       }
     }
 
+    /** Somebody else signed in: let all pages go whose site has another token for them now. */
+    async check() {
+      let before = 0;
+      let good = false;
+      do {
+        before = this.household.pages().length;
+        good = await this.ask();
+      } while (!good && this.household.pages().length < before);
+    }
+
     /** Whether a page brought a token that may be used. One round at a time. */
     ask() {
       this.asking ??= this.askPages().finally(() => {

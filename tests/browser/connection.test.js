@@ -155,7 +155,7 @@ const publication = (channel, offset, data = offset, more = {}) =>
 /** A connection with pages, the first stream open and greeted; everything is closed at the end. */
 async function scene(work, { channels = ["c"], pages = 1, greet = true } = {}) {
   const server = new Server();
-  const connection = new PushConnection({ shared: true });
+  const connection = new PushConnection({ sharing: "worker" });
   const attached = [];
   const add = (...details) => {
     const page = new TestPage(connection, server).attach(...details);

@@ -23,20 +23,6 @@ def test_a_notification_reaches_its_user_and_nobody_else(browser: Browser, world
         assert len({info(tab)["connection"] for tab in (alice, bob, carol)}) == 3
 
 
-def test_a_page_gets_its_own_channels_only(browser: Browser, world: World) -> None:
-    """Pages that share a connection do not share what they subscribed to."""
-    one = world.open(browser, "sharing", channels="node:1,both:1")
-    two = world.open(browser, "sharing", channels="node:2,both:1")
-    live(one)
-    assert info(one)["connection"] == info(two)["connection"]
-    for channel in ("node:1", "node:2", "both:1"):
-        world.push.api("publish", channel=channel, data=channel)
-    expect(one, ["node:1", "both:1"])
-    expect(two, ["node:2", "both:1"])
-    # A channel that is added is a beginning, not a loss.
-    assert events(one, "reset") == events(two, "reset") == []
-
-
 def test_channels_come_and_go_while_the_page_lives(browser: Browser, world: World) -> None:
     tab = world.open(browser, "changing", channels="node:11")
     tab.run(
@@ -75,29 +61,6 @@ def test_only_denied_channels_leave_the_personal_one(browser: Browser, world: Wo
     tab.wait("return events.some(([kind, code]) => code === 'channel_denied')")
     world.notify("denied", "mine")
     expect(tab, ["mine"])
-
-
-def test_eight_tabs_share_one_connection(
-    browser: Browser, make_world: Callable[..., World]
-) -> None:
-    """A browser grants six connections to a host on HTTP/1.1: the seventh tab would not load."""
-    world = make_world()
-    before = world.connects()
-    tabs = [world.open(browser, "alice", channels="node:1") for _ in range(8)]
-    assert world.connections() == 1
-    assert world.connects() - before == 1
-    world.push.api("publish", channel="node:1", data="all")
-    for tab in tabs:
-        expect(tab, ["all"])
-    assert len({info(tab)["instance"] for tab in tabs}) == 8
-    for tab in tabs[:-1]:
-        tab.close()
-    world.push.api("publish", channel="node:1", data="last")
-    expect(tabs[-1], ["all", "last"])
-    assert world.connections() == 1
-    assert world.connects() - before == 1
-    tabs[-1].close()
-    eventually(lambda: world.connections() == 0, "the last tab closes the connection")
 
 
 def test_links_back_and_forward_leave_one_connection(
@@ -159,7 +122,7 @@ def test_without_a_shared_worker_the_frame_does_the_work(
     tab = browser.tab()
     tab.before_every_page(NO_WORKER)
     tab.goto(world.url("alice"))
-    assert live(tab)["sharedWorker"] is False
+    assert live(tab)["sharing"] == "lease"
     world.notify("alice", 1)
     expect(tab, [1])
     # Such a page may keep nothing open when it is left, not for a moment.
@@ -180,7 +143,7 @@ def test_a_worker_that_cannot_be_made_is_done_without(browser: Browser, world: W
         "window.SharedWorker = function () { throw new DOMException('no', 'SecurityError') }"
     )
     tab.goto(world.url("blocked"))
-    assert live(tab)["sharedWorker"] is False
+    assert live(tab)["sharing"] == "lease"
     world.notify("blocked", 1)
     expect(tab, [1])
 

@@ -7,6 +7,7 @@ What a page does is said in its query, so that one site serves all tests:
 ``ttl``       lifetime of its tokens in seconds
 ``channels``  what it subscribes to, separated by commas, besides the user's own channel
 ``domain``    the `documentDomain` option
+``share``     the `share` option
 ``cluster``   an ``Origin-Agent-Cluster`` header for the page
 ``push``      the address of the push server
 
@@ -50,7 +51,7 @@ var got = [];
 var events = [];
 var answers = {};
 var push = Push.connect({server: options.push, token: options.token,
-                         documentDomain: options.domain});
+                         documentDomain: options.domain, share: options.share});
 for (const name of ["status", "subscribed", "reset", "recovered", "revoked", "error"]) {
   push.on(name, (detail, more) => events.push(
     name === "status" ? [name, detail.state, detail.transport]
@@ -149,6 +150,7 @@ class Site:
         options = {
             "push": push,
             "domain": query.get("domain", ""),
+            "share": query.get("share", "auto"),
             "channels": [f"user:{user}", *channels],
             "token": "/token?" + urlencode({k: query[k] for k in TOKEN_QUERY if k in query}),
         }
