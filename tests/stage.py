@@ -267,7 +267,7 @@ class Stage:
         assert not hub._admission._addresses
         assert not hub._rooms._due and not hub._rooms._encoded
         assert hub._wheel.everyone() == []
-        assert hub.blocked == hub._parting == set()
+        assert not hub.blocked and not hub._parting
         assert not [slot for slot, found in hub._wheel._slots.items() if found]
 
     def close(self) -> None:
