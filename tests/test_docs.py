@@ -22,7 +22,7 @@ from push_server.tokens import TokenKeys
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(path for path in [*ROOT.glob("*.rst"), *ROOT.glob("docs/*.rst")])
-BESIDE = [ROOT / "iptables/README.rst", ROOT / "nginx/README.rst"]
+BESIDE = [ROOT / f"{folder}/README.rst" for folder in ("iptables", "nginx", "packaging")]
 """Pages that stand beside what they are about."""
 PATIENCE = 20.0
 
@@ -46,7 +46,7 @@ def test_page_is_well_formed_and_its_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [*PAGES, *BESIDE], ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_a_page_names_exist(page: Path) -> None:
-    folders = "push_server|docs|tests|cms_module|tools|bench|iptables|nginx"
+    folders = "push_server|docs|tests|cms_module|tools|bench|iptables|nginx|packaging"
     names = re.findall(rf"``((?:{folders})/[\w./]*)``", page.read_text("utf-8"))
     made = {"bench/results/"}
     assert [name for name in names if name not in made and not (ROOT / name).exists()] == []
