@@ -7,7 +7,7 @@ contexts only, of which names under ``.localhost`` are one. `share` switches the
 from collections.abc import Callable
 
 import pytest
-from driver import PATIENCE, Browser, Tab
+from driver import Browser, Tab
 from world import World, events, eventually, expect, info, live, received
 
 WAYS = {"worker": "example.test", "locks": "example.localhost", "lease": "example.test"}
@@ -142,7 +142,7 @@ def test_a_leader_that_is_frozen_hands_over(
 def test_a_leader_that_does_not_answer_is_replaced(
     browser: Browser, make_world: Worlds, leader_way: str
 ) -> None:
-    """It keeps the lock and its connection; when it hears again, it finds that another one leads."""
+    """It keeps its connection for a while; when it hears again, it finds that another one leads."""
     world = make_world(LEADERS[leader_way])
     deaf = browser.tab()
     deaf.before_every_page(DEAF)
