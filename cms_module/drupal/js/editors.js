@@ -9,6 +9,8 @@
 ((Drupal, once) => {
   /** Who opens the form is connected by then. */
   const SOON_MS = 2500;
+  /** Who has saved has left the form, and is gone for the push server by then. */
+  const GONE_MS = 5000;
   /** Nobody says goodbye; a form that nobody looks at does not ask. */
   const AGAIN_MS = 30000;
 
@@ -31,10 +33,15 @@
       if (data?.type === 'saved') {
         this.isSaved = true;
         this.draw();
+        this.askLater(GONE_MS);
       } else if (data?.type === 'opened') {
-        clearTimeout(this.timer);
-        this.timer = setTimeout(() => this.ask(), SOON_MS);
+        this.askLater(SOON_MS);
       }
+    }
+
+    askLater(time) {
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.ask(), time);
     }
 
     async ask() {

@@ -115,7 +115,10 @@ final class ClientFactory {
    *   Values by name.
    */
   public function fixed(): array {
-    $values = (array) $this->settings->get('push_server', []);
+    $values = array_filter(
+      (array) $this->settings->get('push_server', []),
+      static fn (mixed $value): bool => $value !== '' && $value !== NULL,
+    );
     foreach (self::FROM_ENVIRONMENT as $name) {
       $value = getenv('PUSH_' . strtoupper($name));
       if ($value !== FALSE && $value !== '') {

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Drupal\push_server\EventSubscriber;
 
+use Drupal\Core\Cache\CacheableResponseInterface;
 use Drupal\Core\Config\ConfigFactoryInterface;
 use Symfony\Component\EventDispatcher\EventSubscriberInterface;
 use Symfony\Component\HttpKernel\Event\ResponseEvent;
@@ -25,9 +26,17 @@ final class AgentClusterSubscriber implements EventSubscriberInterface {
    * Add the header.
    */
   public function onResponse(ResponseEvent $event): void {
+    if (!$event->isMainRequest()) {
+      return;
+    }
     $config = $this->configFactory->get('push_server.settings');
-    if ($event->isMainRequest() && $config->get('agent_cluster') && (string) $config->get('document_domain') !== '') {
-      $event->getResponse()->headers->set('Origin-Agent-Cluster', '?0');
+    $response = $event->getResponse();
+    if ($response instanceof CacheableResponseInterface) {
+      // Pages in the page cache have it, or have it not, as it was then.
+      $response->addCacheableDependency($config);
+    }
+    if ($config->get('agent_cluster') && (string) $config->get('document_domain') !== '') {
+      $response->headers->set('Origin-Agent-Cluster', '?0');
     }
   }
 

@@ -88,21 +88,29 @@ final class ContentHooks {
   }
 
   /**
-   * A contact form was sent. The site keeps nothing of it.
+   * A contact form was sent.
+   *
+   * Its message is not stored, and so no hook tells of it but that of the mail.
+   *
+   * @param array<string, mixed> $mail
+   *   The mail that is about to be sent.
    */
-  #[Hook('contact_message_insert')]
-  public function contactMessage(MessageInterface $message): void {
-    if (!$this->isNews($message) || !$this->configFactory->get('push_server.settings')->get('notify.contact')) {
+  #[Hook('mail_alter')]
+  public function mailAlter(array &$mail): void {
+    $message = $mail['params']['contact_message'] ?? NULL;
+    if (!$message instanceof MessageInterface
+      || !in_array($mail['id'], ['contact_page_mail', 'contact_user_mail'], TRUE)
+      || !$this->configFactory->get('push_server.settings')->get('notify.contact')) {
       return;
     }
-    $form = $message->getContactForm();
+    $isPersonal = $message->isPersonal();
     $this->outbox->add('contact', [
       'sender' => (int) $this->currentUser->id(),
       'name' => (string) $message->getSenderName(),
       'subject' => (string) $message->getSubject(),
-      'uids' => $message->isPersonal() ? [(int) $message->getPersonalRecipient()->id()] : [],
-      'mails' => $message->isPersonal() ? [] : array_values($form->getRecipients()),
-      'form' => $message->isPersonal() ? '' : (string) $form->label(),
+      'uids' => $isPersonal ? [(int) $message->getPersonalRecipient()->id()] : [],
+      'mails' => $isPersonal ? [] : array_values($message->getContactForm()->getRecipients()),
+      'form' => $isPersonal ? '' : (string) $message->getContactForm()->label(),
     ]);
   }
 

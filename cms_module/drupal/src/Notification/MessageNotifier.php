@@ -57,8 +57,13 @@ final class MessageNotifier {
       $title = $form === ''
         ? $this->t('Message to you', [], $options)
         : $this->t('Message by the form @form', ['@form' => $form], $options);
+      // Where he can be answered.
       $url = $sender ? Url::fromRoute('entity.user.canonical', ['user' => $sender]) : Url::fromRoute('user.page');
-      $this->notifier->notify([$user->id()], 'contact', self::plain($title), $subject, $url->toString(), $name);
+      $from = $storage->load($sender);
+      $from = $sender && $from instanceof UserInterface
+        ? (string) $from->getDisplayName()
+        : self::plain($this->t('@name (not verified)', ['@name' => $name], $options));
+      $this->notifier->notify([$user->id()], 'contact', self::plain($title), $subject, $url->toString(), $from);
     }
   }
 

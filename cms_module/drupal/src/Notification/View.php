@@ -105,9 +105,25 @@ final class View {
     return [
       'title' => Html::decodeEntities((string) $title),
       'text' => $this->excerpt($comment, $account),
-      'sender' => $comment->getOwner()->isAnonymous() ? (string) $comment->getAuthorName() : $comment->getOwner()->getDisplayName(),
-      'url' => $comment->toUrl()->toString(),
+      'sender' => $this->author($comment, $options),
+      'url' => $comment->toUrl()->setOption('fragment', "comment-{$comment->id()}")->toString(),
     ] + $item;
+  }
+
+  /**
+   * Who wrote a comment; of a visitor, what he says that he is called.
+   *
+   * @param \Drupal\comment\CommentInterface $comment
+   *   The comment.
+   * @param array<string, string> $options
+   *   The language of who looks.
+   */
+  private function author(CommentInterface $comment, array $options): string {
+    if (!$comment->getOwner()->isAnonymous()) {
+      return (string) $comment->getOwner()->getDisplayName();
+    }
+    $name = $this->t('@name (not verified)', ['@name' => $comment->getAuthorName()], $options);
+    return Html::decodeEntities((string) $name);
   }
 
   /**
