@@ -6,12 +6,11 @@ own I/O thread lets go of the socket and passes it to `take`, together with the 
 next request. No thread and no waitress object is held meanwhile.
 
 Everything is attached by class attributes and `super()`; no method of waitress is copied. What
-waitress 3.0.2 leaves open is closed here: see `StrictParser` and `Channel.overdue`.
+waitress 3.0.2 leaves open is closed here (`Channel.overdue`) and in `heads`.
 
 Threads: methods say which thread runs them. The only importer of waitress.
 """
 
-import re
 import socket
 import time
 from collections import Counter, deque
@@ -30,6 +29,7 @@ from waitress.utilities import Error
 
 from push_server import log
 from push_server.addresses import UNIX_PEER, address_group, plain_address
+from push_server.heads import BadHead, check_head
 from push_server.publications import dump_json
 from push_server.sockets import BACKLOG
 from push_server.transports.base import response
@@ -38,8 +38,6 @@ GiveBack = Callable[[socket.socket], None]
 Take = Callable[[socket.socket, GiveBack], None]
 
 HEADER_BYTES = 16_384
-HEADER_COUNT = 64
-TARGET_BYTES = 12_288
 ACCEPTS_PER_TURN = 64
 SHARED_ACCEPTS_PER_TURN = 2
 """Where several processes accept from one socket: who is awake first must not take them all."""
@@ -48,27 +46,18 @@ CROWDED = 0.8
 BODY_FACTOR = 1.5
 """The body has this many times longer than the head (10 and 15 seconds by default)."""
 
-_REQUEST_LINE = re.compile(rb"[A-Z]+ [!-~]+ HTTP/([0-9]\.[0-9])")
-_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*(?:\r\n|$)", re.I)
-_ONCE = (b"host", b"content-length", b"transfer-encoding")
-
 
 class Refusal(Error):  # type: ignore[misc]
     """What the parser refuses, with a status of its own."""
 
-    def __init__(self, code: int, reason: str, body: str) -> None:
-        super().__init__(body)
-        self.code = code
-        self.reason = reason
+    def __init__(self, bad: BadHead) -> None:
+        super().__init__(bad.detail)
+        self.code = bad.status
+        self.reason = bad.reason
 
 
 class StrictParser(HTTPRequestParser):  # type: ignore[misc]
-    """Refuses what waitress lets through and some proxy in front may read differently.
-
-    Content-Length beside Transfer-Encoding, a folded header, two Host headers: where two parsers
-    disagree on such a request, one user's request is smuggled into another's connection
-    (RFC 9112, sections 3.2, 5.2, 6.1). Every refusal ends the connection.
-    """
+    """Refuses heads that waitress lets through; every refusal ends the connection."""
 
     path = ""
     """Named when a client is gone before it was answered; of a head that was refused there is none,
@@ -87,41 +76,12 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
     def parse_header(self, header_plus: bytes) -> None:
         """Check the raw head, then let waitress parse it (I/O thread)."""
         if header_plus != b"GET / HTTP/1.0\r\n":  # what waitress parses when a head is too long
-            self._check(header_plus)
+            try:
+                check_head(header_plus)
+            except BadHead as bad:
+                self.refusal = Refusal(bad)
+                raise ParsingError(bad.detail) from None
         super().parse_header(header_plus)
-
-    def _check(self, head: bytes) -> None:
-        line, _, fields = head.partition(b"\r\n")
-        if b" //" in line:
-            self._refuse(400, "Bad Request", "target begins with //")
-        if len(line) > TARGET_BYTES:
-            self._refuse(414, "URI Too Long", "target over 12 KiB")
-        request_line = _REQUEST_LINE.fullmatch(line)
-        if request_line is None:
-            self._refuse(400, "Bad Request", "request line")
-        elif request_line[1] not in (b"1.0", b"1.1"):
-            self._refuse(505, "HTTP Version Not Supported", "version")
-        if b"\0" in head or b"\r\n " in head or b"\r\n\t" in head:
-            self._refuse(400, "Bad Request", "NUL or folded header")
-        lines = fields.split(b"\r\n")
-        if len(lines) > HEADER_COUNT + 2:
-            self._refuse(431, "Request Header Fields Too Large", f"over {HEADER_COUNT} headers")
-        names = Counter(field.partition(b":")[0].strip().lower() for field in lines)
-        if any(names[name] > 1 for name in _ONCE):
-            self._refuse(400, "Bad Request", "framing header twice")
-        if names[b"transfer-encoding"] and (
-            names[b"content-length"] or line.endswith(b"1.0") or not _CHUNKED.search(head)
-        ):
-            self._refuse(400, "Bad Request", "Transfer-Encoding")
-        if not names[b"host"] and line.endswith(b"1.1"):
-            self._refuse(400, "Bad Request", "no Host")
-        if any(b"_" in name for name in names):
-            # X_Forwarded_For and X-Forwarded-For are one name to a WSGI application.
-            self._refuse(400, "Bad Request", "underscore in a header name")
-
-    def _refuse(self, code: int, reason: str, detail: str) -> None:
-        self.refusal = Refusal(code, reason, detail)
-        raise ParsingError(detail)
 
 
 class JSONErrorTask(ErrorTask):  # type: ignore[misc]

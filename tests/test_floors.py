@@ -28,6 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "config_sources",
             "config_text",
             "channels",
+            "heads",
             "history",
             "publications",
             "revocations",

@@ -15,7 +15,8 @@ from waitress.adjustments import Adjustments
 from push_server import hijack
 from push_server.addresses import without_limit
 from push_server.casts import Address
-from push_server.hijack import BODY_FACTOR, HEADER_COUNT, Channel, Front, Fronts, StrictParser
+from push_server.heads import HEADER_COUNT, TARGET_BYTES
+from push_server.hijack import BODY_FACTOR, Channel, Front, Fronts, StrictParser
 from push_server.sockets import address_of, open_socket
 
 GET = b"GET /x HTTP/1.1\r\nHost: push.example\r\n\r\n"
@@ -99,7 +100,7 @@ BAD = {
     "two slashes": (400, head(HOST, first=b"GET //api HTTP/1.1")),
     "version 2.0": (505, head(HOST, first=b"GET /x HTTP/2.0")),
     "version 9.9": (505, head(HOST, first=b"GET /x HTTP/9.9")),
-    "long target": (414, head(HOST, first=b"GET /%b HTTP/1.1" % (b"a" * hijack.TARGET_BYTES))),
+    "long target": (414, head(HOST, first=b"GET /%b HTTP/1.1" % (b"a" * TARGET_BYTES))),
     "many headers": (431, head(HOST, *[b"X-%d: 1" % n for n in range(HEADER_COUNT + 1)])),
     "long head": (431, head(HOST, b"X-A: " + b"a" * hijack.HEADER_BYTES)),
 }
@@ -117,7 +118,7 @@ def test_the_limits_are_exact() -> None:
     most = head(HOST, *[b"X-%d: 1" % n for n in range(HEADER_COUNT - 1)])
     assert feed([most]).error is None
     line = b"GET / HTTP/1.1"
-    longest = b"GET /%b HTTP/1.1" % (b"a" * (hijack.TARGET_BYTES - len(line)))
+    longest = b"GET /%b HTTP/1.1" % (b"a" * (TARGET_BYTES - len(line)))
     assert feed([head(HOST, first=longest)]).error is None
 
 
