@@ -33,7 +33,7 @@ from bench.measures import (
     measure_stopped,
 )
 from bench.nodes import measure_killed, measure_nodes
-from bench.servers import SERVERS, PushServer, Server
+from bench.servers import SERVERS, TRANSPORTS, PushServer, Server
 
 
 class Run:
@@ -56,6 +56,8 @@ class Run:
                 self.servers, self.plan, in_rounds, self.say
             ).items():
                 self.keep(name, figures)
+        if "transports" in self.parts and PushServer in self.servers:
+            self.measure_transports()
         for part, measure in (("durable", measure_durable), ("stopped", measure_stopped)):
             if part in self.parts and PushServer in self.servers:
                 self.title = part
@@ -63,6 +65,16 @@ class Run:
                 self.keep(PushServer.name, measure(self.plan))
         if "nodes" in self.parts and PushServer in self.servers:
             self.measure_many()
+
+    def measure_transports(self) -> None:
+        """This server beside itself, each with another transport."""
+        self.values |= {kind.name: {} for kind in TRANSPORTS}
+        for number in range(self.plan.rounds):
+            self.title = f"transports, round {number + 1} of {self.plan.rounds}"
+            for name, figures in measure_round(
+                TRANSPORTS, self.plan, ("fanout",), self.say
+            ).items():
+                self.keep(name, figures)
 
     def measure_many(self) -> None:
         """Two nodes beside one, and the death of one of two."""

@@ -1,4 +1,4 @@
-/* The load generator: thousands of event-stream clients in one process.
+/* The load generator: thousands of event-stream or WebSocket clients in one process.
  *
  * It does as little per byte as it can, so that it is never what the benchmark measures:
  * one recv() per readable connection and a search for numbers. A numbered publication
@@ -44,7 +44,7 @@ static struct connection {
     int fd;
     enum phase phase;
     int uncounted;
-    int refused;      /* the answer was not 200 */
+    int refused;      /* the answer was neither 200 nor 101 */
     int end_of_head;  /* how much of CR LF CR LF has been seen */
     int head_length;
     char head[80];    /* how the answer begins, for the report of a refusal */
@@ -135,7 +135,7 @@ static const char *answered(struct connection *c, const char *from, const char *
     }
     if (c->end_of_head < 4)
         return NULL;
-    if (strncmp(c->head, "HTTP/1.1 200", 12)) {
+    if (strncmp(c->head, "HTTP/1.1 200", 12) && strncmp(c->head, "HTTP/1.1 101", 12)) {
         fail(c, c->head);
         return NULL;
     }

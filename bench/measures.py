@@ -31,7 +31,7 @@ from bench.servers import CHANNEL, FLOOD, PushServer, Server, payload, publish_c
 Figures = dict[str, float]
 
 ROUND_PARTS = ("connect", "memory", "fanout", "burst", "batch")
-PARTS = (*ROUND_PARTS, "durable", "stopped", "nodes")
+PARTS = (*ROUND_PARTS, "transports", "durable", "stopped", "nodes")
 """What `--only` takes."""
 
 LIFETIME = 300

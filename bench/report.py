@@ -20,6 +20,9 @@ RESULTS = CHECKOUT / "bench" / "results"
 
 FLOOR, PEER, OURS, OURS_IN_MEMORY = "C floor", "Nchan", "push_server", "push_server (memory)"
 NODES = "2 nodes, Redis"
+SSE, STREAM, WEBSOCKET = "SSE", "stream", "WebSocket"
+WAYS_OUT = (SSE, STREAM, WEBSOCKET)
+"""This server, each time with another transport."""
 
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 """Server name, key of a figure, one value per round."""
@@ -65,6 +68,9 @@ def promises(values: Values) -> list[Promise]:
             2.0,
         ),
         ("bytes of memory per stopped subscriber", ours.get("stopped_memory", ()), QUEUE_LIMIT),
+        ("CPU per delivery, stream / SSE", _over_sse(values, STREAM), 1.15),
+        ("CPU per delivery, WebSocket / SSE", _over_sse(values, WEBSOCKET), 1.15),
+        ("bytes of process memory per idle WebSocket", _of(values, WEBSOCKET, "memory"), 3072.0),
         ("CPU per delivery, two nodes / one", _across(values, "nodes_cpu"), 1.2),
         ("publish to first receipt, on another node / one", _across(values, "nodes_first"), 3.0),
         ("publish to half of the receipts, the same", _across(values, "nodes_half"), 3.0),
@@ -124,6 +130,11 @@ def _ratios(values: Values, key: str, other: str) -> Sequence[float]:
 
 def _of(values: Values, name: str, key: str) -> Sequence[float]:
     return values.get(name, {}).get(key, ())
+
+
+def _over_sse(values: Values, name: str) -> Sequence[float]:
+    """CPU per delivery on this transport over that on SSE, round by round."""
+    return _quotients(_of(values, name, "delivery_cpu"), _of(values, SSE, "delivery_cpu"))
 
 
 def _across(values: Values, key: str) -> Sequence[float]:
@@ -189,7 +200,11 @@ def _markdown(
                 ],
             ),
         ]
-    servers = [name for name in values if any(f.key in values[name] for f in COMPARED)]
+    servers = [
+        name
+        for name in values
+        if name not in WAYS_OUT and any(figure.key in values[name] for figure in COMPARED)
+    ]
     if servers:
         lines += [
             "## Side by side",
@@ -218,6 +233,10 @@ def _markdown(
         ]
         if rows:
             lines += [f"## {title}", "", *_table(["", "push_server"], rows)]
+    ways_out = [name for name in WAYS_OUT if name in values]
+    if ways_out:
+        rows = _side_by_side(values, ways_out)
+        lines += ["## Transports (memory broker)", "", *_table(["", *ways_out], rows)]
     lines += _many_nodes(values, plan)
     lines += ["## Machine", "", *_table(["", ""], [[k, v] for k, v in machine.items() if v])]
     return "\n".join(lines)
@@ -356,7 +375,7 @@ def _panel(values: Values, key: str, title: str, subtitle: str) -> Panel:
     bars = [
         _bar(name, figures[key], FIGURES[key].digits, styles.get(name, "ours"))
         for name, figures in values.items()
-        if figures.get(key)
+        if figures.get(key) and name not in WAYS_OUT
     ]
     return Panel(title, subtitle, bars)
 

@@ -54,6 +54,8 @@ class Server(ABC):
     """One server process. Use as a context manager; leaving it ends the process."""
 
     name: str
+    more_headers = ""
+    """Of a subscriber's request; each line ends in CR LF."""
     pids: Sequence[int]
     """The processes whose CPU time and memory count."""
 
@@ -94,7 +96,8 @@ class Server(ABC):
         for user in range(first, first + count):
             yield (
                 f"GET {self.path(user)} HTTP/1.1\r\nHost: localhost:{self.port}\r\n"
-                f"Accept: text/event-stream\r\nAuthorization: Bearer {self.token(user)}\r\n\r\n"
+                f"Accept: text/event-stream\r\nAuthorization: Bearer {self.token(user)}\r\n"
+                f"{self.more_headers}\r\n"
             ).encode("ascii")
 
     def processes(self) -> Sequence[int]:
@@ -329,6 +332,38 @@ class PushServerInMemory(PushServer):
     name = "push_server (memory)"
     broker = "memory:"
 
+
+class OverSSE(PushServerInMemory):
+    """This server with one transport, beside itself with others."""
+
+    name = "SSE"
+    transport = "sse"
+
+    def path(self, user: int) -> str:
+        """The same channel, whatever the way."""
+        return f"/subscribe/{self.transport}?channel={CHANNEL}"
+
+
+class OverStream(OverSSE):
+    """JSON lines."""
+
+    name = "stream"
+    transport = "stream"
+
+
+class OverWebSocket(OverSSE):
+    """WebSocket; a key of its own for each client would change nothing."""
+
+    name = "WebSocket"
+    transport = "ws"
+    more_headers = (
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+
+
+TRANSPORTS: Sequence[type[Server]] = (OverSSE, OverStream, OverWebSocket)
+"""What `transports` compares; the first is what the others are held against."""
 
 SERVERS: Sequence[type[Server]] = (Relay, Nchan, PushServer, PushServerInMemory)
 """In the order of the report."""

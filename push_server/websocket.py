@@ -157,12 +157,17 @@ class WebSocketConnection(SocketConnection):
         except Violation as violation:
             self._violated(violation)
         if not self.open:
-            self._inbound = None
+            self._drop_inbound()
         elif inbound.empty:
             self._inbound = None
             self._relax()
         elif self._deadline is None and not self._paused:
             self._deadline = self._owner.loop.call_later(MESSAGE_SECONDS, self._too_slow)
+
+    def _drop_inbound(self) -> None:
+        if self._inbound is not None:
+            self._inbound.drop()
+            self._inbound = None
 
     def _charge(self) -> None:
         now = time.monotonic()
@@ -229,7 +234,7 @@ class WebSocketConnection(SocketConnection):
         if reason == "revoked" and self._farewell is not None and self._queue is None:
             return  # Everything has left, the last word too; what is missing is the client's part.
         self._relax()
-        self._inbound = None
+        self._drop_inbound()
         super().close(reason)
         # The listener knows us: without this, only the garbage collector could free the two.
         listener, self._listener = self._listener, None

@@ -1,16 +1,17 @@
 """A WebSocket server that says everything again: the front, the handshake and the connection of the
 product, with an echo where the product has its commands.
 
-    python tests/echo_server.py PORT
-
-for conformance suites from outside. Nothing of it is installed. Imported by the WebSocket tests.
+For conformance suites; nothing of it is installed. Imported by the WebSocket tests.
 """
 
 import asyncio
+import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Self
 
 from push_server.connection import Connection, SocketConnection
@@ -62,60 +63,63 @@ class Echo:
         """Nothing is to be freed."""
 
 
-class EchoServer:
-    """An echo server in this process; use as a context manager."""
+def serve() -> None:
+    """Print the port and serve until the process is ended."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    tune(listening)
+    loop = asyncio.new_event_loop()
+    owner, fronts = Owner(loop), Fronts()
+    names = ("upgrade", "connection", "sec-websocket-key", "sec-websocket-version")
 
-    def __init__(self, port: int = 0) -> None:
-        self._socket = socket.create_server(("127.0.0.1", port))
-        self.port: int = self._socket.getsockname()[1]
-        self._loop = asyncio.new_event_loop()
-        self._owner = Owner(self._loop)
-        self._fronts = Fronts()
-        self._threads = [
-            threading.Thread(target=self._loop.run_forever, daemon=True),
-            threading.Thread(target=self._fronts.run, daemon=True),
-        ]
-
-    def application(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Take every connection that asks for it rightly."""
-        names = ("upgrade", "connection", "sec-websocket-key", "sec-websocket-version")
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         proof = frames.accept(
             {name: environ.get("HTTP_" + name.upper().replace("-", "_"), "") for name in names}
         )
 
         def take(sock: socket.socket, give_back: Any) -> None:
-            self._loop.call_soon_threadsafe(Echo, self._owner, sock, proof)
+            loop.call_soon_threadsafe(Echo, owner, sock, proof)
 
         assert environ["push_server.hijack"](take)
         return []
 
+    fronts.listen(
+        application,
+        [listening],
+        threads=4,
+        max_body=1024,
+        channels=1000,
+        head_seconds=10,
+        per_address=0,
+        unlimited=frozenset(),
+        every_second=lambda: None,
+    )
+    threading.Thread(target=fronts.run, daemon=True).start()
+    print(listening.getsockname()[1], flush=True)  # noqa: T201
+    loop.run_forever()
+
+
+class EchoServer:
+    """The server in a process of its own; use as a context manager."""
+
+    port: int
+
     def __enter__(self) -> Self:
-        tune(self._socket)
-        self._fronts.listen(
-            self.application,
-            [self._socket],
-            threads=4,
-            max_body=1024,
-            channels=1000,
-            head_seconds=10,
-            per_address=0,
-            unlimited=frozenset(),
-            every_second=lambda: None,
+        root = Path(__file__).resolve().parent.parent
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            stdout=subprocess.PIPE,
         )
-        for thread in self._threads:
-            thread.start()
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._fronts.stop_accepting()
-        self._fronts.stop()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        for thread in self._threads:
-            thread.join()
-        self._owner.watch.close()
-        self._loop.close()
+        assert self._process.stdout is not None
+        self._process.terminate()
+        self._process.wait(10)
+        self._process.stdout.close()
 
 
 if __name__ == "__main__":
-    with EchoServer(int(sys.argv[1])) as echo:
-        threading.Event().wait()
+    serve()

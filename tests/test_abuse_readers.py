@@ -16,12 +16,13 @@ from urllib.parse import urlencode
 import pytest
 from harness import PushServer, sign_webhook
 from wire import Ended, Message, Receiver, Streaming, read_response, request_bytes
+from wire_ws import handshake_headers
 
 from push_server.connection import MIN_DRAIN_RATE, MIN_DRAIN_SECONDS, SocketConnection
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 
-TRANSPORTS = ["sse", "stream", "poll"]
+TRANSPORTS = ["sse", "stream", "ws", "poll"]
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _numbers = count()
 
@@ -74,7 +75,7 @@ def connections(push: PushServer) -> int:
     return value
 
 
-@pytest.mark.parametrize("transport", ["sse", "stream"])
+@pytest.mark.parametrize("transport", ["sse", "stream", "ws"])
 def test_34_a_stopped_reader_is_cut_and_resumes(
     push_server_factory: Callable[..., PushServer], transport: str
 ) -> None:
@@ -308,7 +309,9 @@ MALFORMED = [
 def test_51_malformed_cursors(push: PushServer, name: str, transport: str, text: str) -> None:
     # What is no cursor at all. One request of this kind ended a worker of Nchan (#534).
     token = push.token(name)
-    response = push.get(f"/subscribe/{transport}?{urlencode({'since': text})}", token=token)
+    headers = handshake_headers() if transport == "ws" else {}
+    target = f"/subscribe/{transport}?{urlencode({'since': text})}"
+    response = push.get(target, token=token, headers=headers)
     assert (response.status, response.error) == (400, "cursor_malformed")
     if transport == "sse" and not set(text) & set("\r\n\0") and text.isascii():
         response = push.get("/subscribe/sse", token=token, headers={"Last-Event-ID": text})
@@ -353,7 +356,7 @@ def test_51_cursors_that_prove_nothing(push: PushServer, name: str, transport: s
     assert push.get("/subscribe/poll?timeout=0&since=1", token=token).status == 200
 
 
-@pytest.mark.parametrize("transport", ["sse", "stream"])
+@pytest.mark.parametrize("transport", ["sse", "stream", "ws"])
 def test_51_cut_before_every_reset_was_read(push: PushServer, name: str, transport: str) -> None:
     # The connection breaks between `hello` and the last `reset`. Whatever cursor the client
     # has by then, it must not stand behind a reset that the client was not told.

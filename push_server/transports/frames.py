@@ -2,9 +2,10 @@
 
 The package `websockets` parses frames and close codes; whole messages, their limits, and the
 frames that are sent are made here. Of the package only the half without sockets is used, and of
-that the parts without state: its protocol object takes 5 KB for each connection and serialises a
-frame for each of them, where ours share the bytes. No extension is ever agreed on, so nothing is
-compressed: a compressor takes up to 300 KB for each connection, and nobody can send a bomb.
+that the parts without state: its protocol object takes 2 KB for each idle connection and
+serialises a frame for each of them, where ours share the bytes. No extension is ever agreed on, so
+nothing is compressed: a compressor takes up to 300 KB for each connection, and nobody can send a
+bomb.
 
 Sans I/O: no socket, no clock. Whoever uses it counts frames and looks at the time. The only
 importer of websockets.
@@ -116,6 +117,10 @@ class Inbound:
     def empty(self) -> bool:
         """Whether nothing is kept that a later byte could need."""
         return self._kind is None and self._frame is None and not self._buffer
+
+    def drop(self) -> None:
+        """Forget everything: the parser of a frame half read knows us, and is known by us."""
+        self._frame = None
 
     def feed(self, data: bytes) -> None:
         """Take bytes; `next` says what they are."""
