@@ -17,9 +17,11 @@ use Symfony\Component\DependencyInjection\ContainerInterface;
  */
 final class AnnouncementForm extends FormBase {
 
+  // Neither private nor readonly: a form that is kept between two requests is
+  // taken apart and put together by its base class.
   public function __construct(
-    private readonly Push $push,
-    private readonly EntityTypeManagerInterface $entityTypeManager,
+    protected Push $push,
+    protected EntityTypeManagerInterface $entityTypeManager,
   ) {}
 
   /**

@@ -24,12 +24,14 @@ final class SettingsForm extends ConfigFormBase {
 
   use RedundantEditableConfigNamesTrait;
 
+  // Neither private nor readonly: a form that is kept between two requests is
+  // taken apart and put together by its base class.
   public function __construct(
     ConfigFactoryInterface $configFactory,
     TypedConfigManagerInterface $typedConfigManager,
-    private readonly ClientFactory $clients,
-    private readonly Health $health,
-    private readonly ModuleHandlerInterface $modules,
+    protected ClientFactory $clients,
+    protected Health $health,
+    protected ModuleHandlerInterface $modules,
   ) {
     parent::__construct($configFactory, $typedConfigManager);
   }

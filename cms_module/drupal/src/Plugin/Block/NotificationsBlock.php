@@ -43,7 +43,7 @@ final class NotificationsBlock extends BlockBase implements ContainerFactoryPlug
     array $configuration,
     string $plugin_id,
     mixed $plugin_definition,
-    private readonly PageSettings $page,
+    protected PageSettings $page,
   ) {
     parent::__construct($configuration, $plugin_id, $plugin_definition);
   }

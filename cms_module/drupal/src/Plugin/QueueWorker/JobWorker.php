@@ -44,8 +44,8 @@ final class JobWorker extends QueueWorkerBase implements ContainerFactoryPluginI
     array $configuration,
     string $plugin_id,
     mixed $plugin_definition,
-    private readonly JobRunner $runner,
-    private readonly ClientFactory $clients,
+    protected JobRunner $runner,
+    protected ClientFactory $clients,
   ) {
     parent::__construct($configuration, $plugin_id, $plugin_definition);
   }
