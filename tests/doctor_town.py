@@ -66,6 +66,7 @@ class Broken(NamedTuple):
     nginx: Pairs = ()
     """Texts of the shipped configuration, and what stands there instead."""
     certificate: str = "good"
+    site_certificate: str = "good"
     mode: int = 0o600
     """Who may read that."""
     config: Mapping[str, Any] = {}
@@ -306,9 +307,7 @@ class Town:
             (ROOT / "nginx" / name).read_text("utf-8") for name in
             ("push-host.conf", "push-host-80.conf", "cms-host.conf")
         )
-        text = re.sub(r"/etc/letsencrypt/live/[^/]*/fullchain.pem",
-                      f"{self.folder}/{wanted.certificate}.pem", included)
-        text = re.sub(r"/etc/letsencrypt/live/[^/]*/privkey.pem", f"{self.folder}/site.key", text)
+        text = re.sub(r"/etc/letsencrypt/live/.*/privkey.pem", f"{self.folder}/site.key", included)
         text = f"""
             user root; daemon off; worker_processes 1; pid pid; error_log stderr;
             events {{}}
@@ -319,6 +318,8 @@ class Town:
                 {text}
             }}"""
         for old, new in (
+            *((f"/etc/letsencrypt/live/{name}.example.com/fullchain", f"{self.folder}/{kind}")
+              for name, kind in (("push", wanted.certificate), ("www", wanted.site_certificate))),
             ("php-fpm.sock;", "php-fpm.sock; fastcgi_pass_header Date;"),
             ("include fastcgi_params", "include /etc/nginx/fastcgi_params"),
             ("/run/php/php-fpm.sock", f"{self.folder}/php.sock"), ("/var/www/html", "pages"),

@@ -136,6 +136,8 @@ BROKEN = {
     "site away": Broken(
         "sites", "https://www.example.com: connection refused",
         nginx=((f"{CMS}:443", f"{CMS}:8443"), ("[2001:db8::71]:443", "[2001:db8::71]:8443"))),
+    "certificate of the site over": Broken(
+        "sites", "certbot renew --cert-name www.example.com", site_certificate="old"),
     "site without document.domain on error pages": Broken(
         "sites", "status 404: Origin-Agent-Cluster is missing",
         nginx=((SITE_PAGE, SITE_PAGE + ' add_header X-Other "1";'

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from harness import PushServer, free_port
 
-from push_server.doctor import examine, report
+from push_server.doctor import examine, house_call, report, streams
 from push_server.doctor.examine import Examination
 from push_server.doctor.findings import Check, Finding, doubtful, good, skipped, wrong
 from push_server.doctor.table import CHECKS
 from push_server.doctor.visit import Visit
+from push_server.settings import load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 VISIT = Visit("http://push.example.com")
@@ -51,10 +52,19 @@ def test_what_needs_a_failed_check_is_skipped() -> None:
         Check("after a doubt", "", says(good("")), ("other",)),
         Check("nothing to see", "", says(skipped(""))),
         Check("after nothing", "", says(good("")), ("nothing to see",)),
+        Check("later", "", says(good("")), after=("first",)),
     ) == {
         "last": "skipped", "middle": "skipped", "first": "error", "other": "warning",
         "after a doubt": "ok", "nothing to see": "skipped", "after nothing": "ok",
+        "later": "ok",
     }
+
+
+def test_the_first_fault_is_named_to_all_behind_it() -> None:
+    checks = [Check("a", "", says(wrong("", ""))), Check("b", "", says(good("")), ("a",)),
+              Check("c", "", says(good("")), ("b",))]
+    results = Examination(VISIT, checks).run()
+    assert [result.findings[0].seen for result in results[1:]] == ["first a", "first a"]
 
 
 def test_a_check_that_breaks_hides_no_other() -> None:
@@ -74,10 +84,10 @@ def test_nobody_waits_for_a_check_that_hangs(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_table_is_in_order() -> None:
-    TopologicalSorter({check.name: check.needs for check in CHECKS}).prepare()
+    TopologicalSorter({check.name: check.needs + check.after for check in CHECKS}).prepare()
     names = [check.name for check in CHECKS]
     assert len(set(names)) == len(names)
-    assert {needed for check in CHECKS for needed in check.needs} <= set(names)
+    assert {needed for check in CHECKS for needed in check.needs + check.after} <= set(names)
     # The manual has them in the same order.
     manual = (ROOT / "docs/doctor.rst").read_text("utf-8")
     assert re.findall(r"^``([a-z_]+)``$", manual, re.MULTILINE) == names
@@ -192,3 +202,18 @@ def test_a_server_with_nothing_in_front(tmp_path: Path) -> None:
     away = {"redirect", "tls", "agent_cluster", "idle", "kernel"}
     assert {name for name, status in found.items() if status != "ok"} <= away, done.stdout
     assert done.returncode == 0
+
+
+def test_a_silent_connection_and_one_with_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "LONGEST_POLL", 1)  # in place of a minute
+    server = PushServer(heartbeat=0.3)
+    origin = f"http://127.0.0.1:{server.port}"
+    server.settings.update(public_url=origin, site_origins=[origin], document_domain="")
+    with server:
+        settings = load_settings(str(server.config_file), {})
+        visit = house_call.on_push_host(settings, "", "", [])
+        visit.idle, visit.token_taken, visit.heartbeat = True, True, 0.3
+        assert [finding.seen for finding in streams.idle(visit)] == [
+            "the way keeps a connection that is silent for 1 seconds",
+            "heartbeats keep a stream open, one every 0.3 s",
+        ]

@@ -38,8 +38,8 @@ class _Run:
 
     check: Check
     result: Result | None = None
-    blocked: bool = False
-    """Whether it failed, or did not begin because of one that had."""
+    fault: str = ""
+    """The check that failed: this one, or the one because of which it did not begin."""
 
 
 class Examination:
@@ -64,20 +64,23 @@ class Examination:
         return all(run.result is not None for run in self._runs.values())
 
     def _late(self, run: _Run) -> Result:
-        waits = next((name for name in run.check.needs if self._runs[name].result is None), "")
+        before = run.check.needs + run.check.after
+        waits = next((name for name in before if self._runs[name].result is None), "")
         late = skipped(f"waited for {waits}") if waits else wrong("took too long", "an answer")
         return Result(run.check, [late])
 
     def _follow(self, run: _Run) -> None:
         """Wait for what the check needs, then do it (a thread of its own)."""
-        needed = [self._runs[name] for name in run.check.needs]
+        check = run.check
+        before = [self._runs[name] for name in check.needs + check.after]
         with self._change:
-            self._change.wait_for(lambda: all(other.result for other in needed))
-        fault = next((other.check.name for other in needed if other.blocked), "")
-        result = Result(run.check, [skipped(f"first {fault}")] if fault else self._look(run.check))
+            self._change.wait_for(lambda: all(other.result for other in before))
+        fault = next((name for other in before[:len(check.needs)] if (name := other.fault)), "")
+        result = Result(check, [skipped(f"first {fault}")] if fault else self._look(check))
+        if result.status is Status.ERROR:
+            fault = check.name
         with self._change:
-            run.blocked = bool(fault) or result.status is Status.ERROR
-            run.result = result
+            run.fault, run.result = fault, result
             self._change.notify_all()
 
     def _look(self, check: Check) -> Sequence[Finding]:

@@ -43,6 +43,8 @@ class Check(NamedTuple):
     examine: Examine
     needs: tuple[str, ...] = ()
     """Checks without which this one would only repeat their fault."""
+    after: tuple[str, ...] = ()
+    """Checks that leave something for this one, which can do without it."""
 
 
 # Where a line goes.

@@ -2,6 +2,7 @@
 
 import json
 import re
+import ssl
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -106,13 +107,17 @@ def _site(visit: Visit, site: str) -> Iterator[Finding]:
     try:
         page, missing = probe.ask(origin, "/"), probe.ask(origin, NOWHERE)
     except probe.FAILURES as error:
-        yield wrong(f"{site}: {probe.reason(error)}", "the site, under this name",
-                    CONFIG, 'site_origins = ["https://www.example.com"]')
+        remedy = f"curl -I {site}/"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            remedy = f"certbot renew --cert-name {origin.name} && systemctl reload nginx"
+        yield wrong(f"{site}: {probe.reason(error)}", "the site, under this name", SHELL, remedy)
         return
     moved = _moved(site, page.headers.get("Location", "")) if 300 <= page.status < 400 else ""
     if moved:
+        known = [moved if one == site else one for one in visit.site_origins]
         yield wrong(f"{site} sends browsers to {moved}, which is not in site_origins",
-                    "the origin that browsers end up at", CONFIG, f'site_origins = ["{moved}"]')
+                    "the origin that browsers end up at", CONFIG,
+                    f"site_origins = {json.dumps(list(dict.fromkeys(known)))}")
         return
     cookies = [name for answer in (page, missing) for name in _wide_cookies(visit, answer)]
     if cookies:
