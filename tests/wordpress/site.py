@@ -29,7 +29,8 @@ from harness import PushServer, free_port
 
 HERE = Path(__file__).resolve().parent
 PLUGIN = HERE.parent.parent / "cms_module/wordpress"
-SOURCE = Path("/usr/share/wordpress")
+SOURCE = Path(os.environ.get("PUSH_WORDPRESS", "/usr/share/wordpress"))
+"""Debian's WordPress, or another one that somebody wants to try."""
 HOST = "www.wp.test"
 WORKERS = 5
 PATIENCE = 20.0

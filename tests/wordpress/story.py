@@ -75,7 +75,7 @@ def comment(
 def logout(visitor: Visitor) -> None:
     """Follow the link "Log out"."""
     page = visitor.get("/wp-admin/profile.php").text
-    link = re.search(r'href="([^"]*action=logout[^"]*)"', page)
+    link = re.search(r"""href=["']([^"']*action=logout[^"']*)["']""", page)
     assert link, page[:500]
     path = html.unescape(link[1]).partition(str(visitor.port))[2]
     assert visitor.get(path).status == 200

@@ -16,7 +16,7 @@ foreach (['AUTH_KEY', 'SECURE_AUTH_KEY', 'LOGGED_IN_KEY', 'NONCE_KEY'] as $name)
 }
 
 // The same database is looked at through two ports, with the plugin and without it.
-if (!{network}) {
+if ('{network}' !== 'true') {
     define('WP_HOME', 'http://' . $_SERVER['HTTP_HOST']);
     define('WP_SITEURL', WP_HOME);
 }
@@ -31,7 +31,7 @@ define('DISABLE_WP_CRON', true);
 define('AUTOMATIC_UPDATER_DISABLED', true);
 
 // The installer makes a network of what was a single site.
-if ({network} && !getenv('PUSH_SINGLE')) {
+if ('{network}' === 'true' && !getenv('PUSH_SINGLE')) {
     define('MULTISITE', true);
     define('SUBDOMAIN_INSTALL', false);
     define('DOMAIN_CURRENT_SITE', $_SERVER['HTTP_HOST']);

@@ -15,13 +15,13 @@ defined( 'ABSPATH' ) || exit;
 final class Push_Server_Comments {
 
 	/**
-	 * A comment was written. transition_comment_status is not called for it.
+	 * A comment was written, on whatever way. transition_comment_status is not called for it.
 	 *
 	 * @param int        $comment_id The comment.
-	 * @param int|string $approved   1, 0, "spam" or "trash".
+	 * @param WP_Comment $comment    The same.
 	 */
-	public static function posted( $comment_id, $approved ): void {
-		if ( 1 === (int) $approved && is_numeric( $approved ) ) {
+	public static function posted( $comment_id, $comment ): void {
+		if ( '1' === (string) $comment->comment_approved ) {
 			self::add( (int) $comment_id );
 		}
 	}
@@ -56,7 +56,7 @@ final class Push_Server_Comments {
 	 * @param int $comment_id The comment.
 	 */
 	private static function add( int $comment_id ): void {
-		if ( Push_Server_Settings::is_begun() ) {
+		if ( Push_Server_Notifier::is_on() ) {
 			Push_Server_Outbox::add( "comment-$comment_id", array( self::class, 'tell' ), array( $comment_id ) );
 		}
 	}

@@ -25,6 +25,13 @@ final class Push_Server_Notifier {
 	private const SENDER_LENGTH = 100;
 
 	/**
+	 * Whether anybody is told of anything: not of what an import brings back from years ago.
+	 */
+	public static function is_on(): bool {
+		return Push_Server_Settings::is_begun() && ! ( defined( 'WP_IMPORTING' ) && WP_IMPORTING );
+	}
+
+	/**
 	 * Tell users what happened. Called after the response.
 	 *
 	 * @param int[]                $user_ids Whom.
@@ -86,7 +93,7 @@ final class Push_Server_Notifier {
 	public static function custom( $to, string $title, array $args ): bool {
 		$user_ids = array_filter( array_map( 'intval', $to instanceof WP_User ? array( $to->ID ) : (array) $to ) );
 		$title    = self::line( $title, self::TITLE_LENGTH );
-		if ( ! $user_ids || '' === $title || ! Push_Server_Settings::is_begun() ) {
+		if ( ! $user_ids || '' === $title || ! self::is_on() ) {
 			return false;
 		}
 		$kind   = sanitize_key( $args['kind'] ?? 'custom' );

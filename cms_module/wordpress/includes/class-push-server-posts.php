@@ -28,7 +28,7 @@ final class Push_Server_Posts {
 	 * @param WP_Post $post   The post.
 	 */
 	public static function changed( $status, $old, $post ): void {
-		if ( $status === $old || ! Push_Server_Settings::is_begun() ) {
+		if ( $status === $old || ! Push_Server_Notifier::is_on() ) {
 			return;
 		}
 		/**
@@ -109,7 +109,8 @@ final class Push_Server_Posts {
 			// Once, however often it is published again.
 			'source' => Push_Server_Notifier::source( 'mention', $post->ID ),
 			'sender' => $name,
-			'text'   => get_the_excerpt( $post ),
+			// Not the_excerpt: what plugins put into it is made for whoever views it now.
+			'text'   => '' === $post->post_excerpt ? $post->post_content : $post->post_excerpt,
 		) + $about;
 		Push_Server_Notifier::tell(
 			array_diff( Push_Server_Mentions::in( $post->post_content ), $known ),

@@ -98,13 +98,18 @@ final class Push_Server_Spool implements Spool {
 	public function take( int $commands, int $bytes ): array {
 		global $wpdb;
 		$table = Push_Server_Tables::spool();
-		$rows  = $wpdb->get_results( $wpdb->prepare( "SELECT id, priority, commands FROM $table ORDER BY priority, made_at, id LIMIT %d", min( $commands, self::ROWS_TAKEN ) ) );
 		$taken = array();
+		// Their sizes first, so that a long outage does not fill the memory.
+		$rows = $wpdb->get_results( $wpdb->prepare( "SELECT id, priority, LENGTH(commands) AS size FROM $table ORDER BY priority, made_at, id LIMIT %d", min( $commands, self::ROWS_TAKEN ) ) );
 		foreach ( $rows as $row ) {
-			$found     = self::decode( $row->commands, self::REVOCATION === (int) $row->priority );
+			$bytes -= (int) $row->size;
+			if ( $taken && $bytes < 0 ) {
+				break;
+			}
+			$content   = (string) $wpdb->get_var( $wpdb->prepare( "SELECT commands FROM $table WHERE id = %d", $row->id ) );
+			$found     = self::decode( $content, self::REVOCATION === (int) $row->priority );
 			$commands -= count( $found );
-			$bytes    -= strlen( $row->commands );
-			if ( $taken && ( $commands < 0 || $bytes < 0 ) ) {
+			if ( $taken && $commands < 0 ) {
 				break;
 			}
 			$taken[ $row->id ] = $found;

@@ -61,7 +61,7 @@ add_action( 'deleted_user', 'Push_Server_Sessions::user_deleted' );
 add_action( 'wpmu_delete_user', 'Push_Server_Sessions::user_deleted' );
 
 // What is worth a notification.
-add_action( 'comment_post', 'Push_Server_Comments::posted', 10, 2 );
+add_action( 'wp_insert_comment', 'Push_Server_Comments::posted', 10, 2 );
 add_action( 'transition_comment_status', 'Push_Server_Comments::moderated', 10, 3 );
 add_action( 'deleted_comment', 'Push_Server_Comments::gone' );
 add_action( 'transition_post_status', 'Push_Server_Posts::changed', 10, 3 );
