@@ -61,9 +61,6 @@ CMS = """server {
 """
 
 SET_UP = """
-# Those are about the whole kernel, which is not ours.
-rm -f /usr/lib/sysctl.d/* /etc/sysctl.d/*
-: > /etc/sysctl.conf
 rm /etc/nginx/sites-enabled/default
 echo '<p>A site' > /var/www/html/index.html
 openssl req -x509 -newkey rsa:2048 -nodes -keyout /root/ca.key -out /root/ca.pem -days 90 \\
@@ -75,6 +72,8 @@ ln -s ../sites-available/cms /etc/nginx/sites-enabled/
 """
 
 ALONE = """
+# What Debian sets there is about the whole kernel, which is not ours.
+rm -f /usr/lib/sysctl.d/* /etc/sysctl.d/99-sysctl.conf
 ip link set lo up
 for address in {addresses}; do ip address add $address dev lo; done
 """
@@ -90,6 +89,7 @@ class DebianRoot:
         source = next(path for path in SOURCES if Path(path).exists())
         subprocess.run(
             ["mmdebstrap", "--quiet", "--variant=apt", "--mode=root", "--skip=cleanup/apt",
+             "--dpkgopt=force-unsafe-io",
              f"--include={','.join(SITE)}", "bookworm", self.folder, source],
             check=True, timeout=300,
         )
