@@ -171,7 +171,7 @@ BROKEN = {
         "streaming", "gzip off;",
         nginx=(("gzip off;", "gzip on; gzip_proxied any; gzip_types *;"),)),
     "no upgrade": Broken(
-        "websocket", "Upgrade",
+        "websocket", "Upgrade", status="warning",
         nginx=(("proxy_set_header Upgrade $push_upgrade;", 'proxy_set_header Upgrade "";'),)),
     "cuts what is silent": Broken(
         "idle", "cuts a silent connection after 1 s", options=("--idle",),

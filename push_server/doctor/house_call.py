@@ -37,10 +37,17 @@ def is_push_host(environ: Mapping[str, str]) -> bool:
 
 
 def on_push_host(settings: Settings, path: str, url: str, sites: Sequence[str]) -> Visit:
-    """A visit with the configuration at hand."""
-    key = next(iter(settings.api_keys.values()), None)
+    """A visit with the configuration at hand.
+
+    Raises `SettingsError` if nothing says where browsers go.
+    """
+    # One that may publish to all channels, if there is one.
+    key = min(settings.api_keys.values(), key=lambda key: key.channels is not None, default=None)
+    ports = [setup_text.reachable(address) for address in settings.listen if not address.path]
+    if not (url or settings.public_url or ports):
+        raise SettingsError("public_url", "needed to look from outside; or give --url")
     return Visit(
-        url=url or settings.public_url or f"http://{setup_text.reachable(settings.listen[0])}",
+        url=url or settings.public_url or f"http://{ports[0]}",
         settings=settings,
         config_path=path,
         sites=sites or settings.site_origins,
@@ -55,9 +62,10 @@ def elsewhere(environ: Mapping[str, str], url: str, sites: Sequence[str]) -> Vis
 
     Raises `SettingsError` if there is no URL, or something in the environment cannot be used.
     """
-    given = url or environ.get("PUSH_URL", "")
-    token_key = environ.get("PUSH_TOKEN_KEY", "")
-    api_key = environ.get("PUSH_API_KEY", "")
+    given = url or environ.get("PUSH_URL", "").rstrip("/")
+    # Several, oldest first, while keys rotate.
+    token_keys = environ.get("PUSH_TOKEN_KEY", "").split()
+    api_keys = environ.get("PUSH_API_KEY", "").split()
     if not given:
         raise SettingsError(
             "--url", "no configuration is here; name it with --config, or the push host with --url"
@@ -65,9 +73,9 @@ def elsewhere(environ: Mapping[str, str], url: str, sites: Sequence[str]) -> Vis
     return Visit(
         url=casts.origin("--url" if url else "PUSH_URL", given),
         sites=sites,
-        token_keys=[casts.token_key("PUSH_TOKEN_KEY", token_key)] if token_key else [],
+        token_keys=[casts.token_key("PUSH_TOKEN_KEY", key) for key in token_keys],
         api=_of_cms(environ.get("PUSH_API", "")),
-        api_key=decode_secret(casts.webhook_key("PUSH_API_KEY", api_key)) if api_key else b"",
+        api_key=decode_secret(casts.webhook_key("PUSH_API_KEY", api_keys[-1])) if api_keys else b"",
     )
 
 

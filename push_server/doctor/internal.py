@@ -9,6 +9,7 @@ from push_server.doctor.findings import (
     NGINX,
     SHELL,
     Finding,
+    doubtful,
     good,
     skipped,
     wrong,
@@ -33,7 +34,7 @@ def api(visit: Visit) -> Iterator[Finding]:
         return
     if answer.status == 200 and answer.json.get("ready") is True:
         yield good(f"{visit.api} answers, and a publication gets through the server")
-    elif answer.code in ("not_ready", "broker_unavailable"):
+    elif answer.status == 503 and answer.code:
         yield wrong(f"{visit.api}/ready: {answer}", "a publication that gets through the server",
                     SHELL, "journalctl -u push-server -n 20")
     else:
@@ -47,7 +48,8 @@ def _reaching(visit: Visit, error: Exception) -> tuple[str, str]:
         return SHELL, "usermod -aG push-server www-data"
     if visit.is_push_host:
         return SHELL, "systemctl restart push-server"
-    return CONFIG, f'internal_listen = "10.0.0.81:{USUAL_PORT}"'
+    where = f"{visit.api.host}:{visit.api.port}" if visit.api and not visit.api.path else visit.api
+    return CONFIG, f'internal_listen = "{where}"'
 
 
 def api_private(visit: Visit) -> Iterator[Finding]:
@@ -67,8 +69,11 @@ def api_private(visit: Visit) -> Iterator[Finding]:
         except probe.FAILURES:
             continue
         if found.json.get("live") is True:
-            yield wrong(f"the internal API answers at {address} port {port}",
-                        "nothing that browsers can reach",
-                        CONFIG, f'internal_listen = "127.0.0.1:{port}"')
+            # Somebody may have wanted it so, in a network where browsers are, too.
+            meant = visit.settings is not None and visit.settings.internal_listen.host == address
+            kind = doubtful if meant else wrong
+            yield kind(f"the internal API answers at {address} port {port}",
+                       "nothing that browsers can reach",
+                       CONFIG, f'internal_listen = "127.0.0.1:{port}"')
             return
     yield good("the internal API cannot be reached on the way that browsers take")

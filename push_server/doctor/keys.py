@@ -109,6 +109,9 @@ def forwarded(visit: Visit) -> Iterator[Finding]:
         return
     honest = echo(visit)
     forged = echo(visit, **{"X-Forwarded-For": CLAIM, "X-Real-IP": CLAIM})
+    if honest.status != 200 or forged.status != 200:
+        yield wrong(f"/echo: {forged if honest.status == 200 else honest}", "status 200")
+        return
     seen, source = str(honest.json.get("address", "")), honest.source
     proxy = visit.settings.trusted_proxy if visit.settings else ""
     if forged.json.get("address") == CLAIM:
@@ -120,7 +123,7 @@ def forwarded(visit: Visit) -> Iterator[Finding]:
                     NGINX_PROXY, "proxy_set_header X-Forwarded-For $remote_addr;")
     elif seen == source:
         yield good(f"the server sees us as {seen}, and no address we make up")
-    elif seen == UNIX_PEER or _is_closer(seen, source):
+    elif seen == UNIX_PEER or _is_closer(seen, source, visit.addresses[0]):
         where = (NGINX_PROXY, "proxy_set_header X-Forwarded-For $remote_addr;")
         if visit.settings is not None and not proxy:
             where = (CONFIG, f'trusted_proxy = "{seen}"')
@@ -130,14 +133,12 @@ def forwarded(visit: Visit) -> Iterator[Finding]:
         yield good(f"the server sees us as {seen} (here we are {source}), and none we make up")
 
 
-def _is_closer(seen: str, source: str) -> bool:
-    """Whether the server sees an address nearer to itself than ours: a proxy's."""
-    try:
-        return (ip_address(seen).is_loopback and not ip_address(source).is_loopback) or (
-            ip_address(seen).is_private and ip_address(source).is_global
-        )
-    except ValueError:
-        return False
+def _is_closer(seen: str, source: str, peer: str) -> bool:
+    """Whether the server sees an address that we, at `source`, cannot have on the way to `peer`."""
+    inside = ip_address(seen)
+    if inside.is_loopback:
+        return not ip_address(source).is_loopback
+    return inside.is_private and ip_address(peer).is_global
 
 
 def clock(visit: Visit) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Names and addresses: does the push host have a name, and this host its address?"""
+"""What is said, the name, the address: does the push host have what it needs to be found?"""
 
 import socket
 import stat

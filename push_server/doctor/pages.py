@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from push_server import casts
-from push_server.casts import SettingsError
 from push_server.doctor import probe
 from push_server.doctor.findings import (
     CONFIG,
@@ -112,8 +111,8 @@ def _site(visit: Visit, site: str) -> Iterator[Finding]:
             remedy = f"certbot renew --cert-name {origin.name} && systemctl reload nginx"
         yield wrong(f"{site}: {probe.reason(error)}", "the site, under this name", SHELL, remedy)
         return
-    moved = _moved(site, page.headers.get("Location", "")) if 300 <= page.status < 400 else ""
-    if moved:
+    moved = probe.redirected(page)
+    if moved not in ("", site):
         known = [moved if one == site else one for one in visit.site_origins]
         yield wrong(f"{site} sends browsers to {moved}, which is not in site_origins",
                     "the origin that browsers end up at", CONFIG,
@@ -143,18 +142,6 @@ def _site_cluster(visit: Visit, origin: Origin, told: str) -> str:
     if not told and origin.scheme == "http" and not origin.host.endswith("localhost"):
         return ""
     return f"is {told}" if told else "is missing"
-
-
-def _moved(site: str, location: str) -> str:
-    """The origin that a redirect leads to, if it is another."""
-    scheme, colon, rest = location.partition("://")
-    if not colon:
-        return ""
-    target = f"{scheme}://{rest.partition('/')[0]}".lower()
-    try:
-        return "" if casts.origin("", target) == site else target
-    except SettingsError:
-        return ""
 
 
 def _wide_cookies(visit: Visit, answer: Answer) -> Iterator[str]:

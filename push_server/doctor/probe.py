@@ -14,10 +14,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPResponse
 from typing import Any, NamedTuple
 
-from push_server import __version__
+from push_server import __version__, casts
+from push_server.casts import SettingsError
 
 PATIENCE = 2.5
 """Seconds for one answer. All checks in a row stay well below ten."""
@@ -91,6 +93,17 @@ class Answer:
         return f"status {self.status}{said}"
 
 
+def redirected(answer: Answer) -> str:
+    """The origin that an answer sends its visitor to; empty if it stays where it is."""
+    scheme, colon, rest = answer.headers.get("Location", "").partition("://")
+    if not 300 <= answer.status < 400 or not colon:
+        return ""
+    try:
+        return casts.origin("", f"{scheme}://{rest.partition('/')[0]}".lower())
+    except SettingsError:
+        return ""
+
+
 def reason(error: BaseException) -> str:
     """What went wrong, in a few words."""
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -104,13 +117,19 @@ def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+@cache
+def _trust() -> ssl.SSLContext:
+    """What the system trusts; reading it takes longer than most answers."""
+    return ssl.create_default_context()
+
+
 def connect(origin: Origin, address: str = "", timeout: float = PATIENCE) -> socket.socket:
     """A connection, with TLS if the scheme says so. Raises `OSError`."""
     sock = dial(origin, address, timeout)
     if origin.scheme != "https":
         return sock
     try:
-        return ssl.create_default_context().wrap_socket(sock, server_hostname=origin.name)
+        return _trust().wrap_socket(sock, server_hostname=origin.name)
     except BaseException:
         sock.close()
         raise

@@ -12,6 +12,7 @@ from push_server.doctor.findings import (
     NGINX,
     NGINX_PROXY,
     Finding,
+    doubtful,
     good,
     skipped,
     wrong,
@@ -160,8 +161,10 @@ def websocket(visit: Visit) -> Iterator[Finding]:
     elif head.status == 404:
         yield skipped("this server has no WebSocket")
     elif head.status == 426:
-        yield wrong("the header Upgrade does not arrive", "status 101", NGINX_PROXY,
-                    "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;"
-                    ' proxy_set_header Connection "upgrade";')
+        yield doubtful("the header Upgrade does not arrive; browsers use streams", "status 101",
+                       NGINX_PROXY,
+                       "proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;"
+                       ' proxy_set_header Connection "upgrade";')
     else:
-        yield wrong(f"/subscribe/ws: {head}", "status 101", NGINX_PROXY, "proxy_http_version 1.1;")
+        yield doubtful(f"/subscribe/ws: {head}; browsers use streams", "status 101",
+                       NGINX_PROXY, "proxy_http_version 1.1;")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from html import unescape
 
+from push_server.casts import Address
 from push_server.doctor import probe
 from push_server.doctor.findings import (
     CONFIG,
@@ -67,10 +68,12 @@ def server(visit: Visit) -> Iterator[Finding]:
 def redirect(visit: Visit) -> Iterator[Finding]:
     """Whether the kernel sends the public port to the server's, if that is the way."""
     behind = [
-        address for address in visit.listens
-        if address.host and address.port != visit.origin.port and address.host in visit.addresses
+        Address(host, address.port)
+        for address in (visit.settings.listen if visit.settings else ())
+        for host in visit.addresses
+        if address.port != visit.origin.port and _covers(address.host, host)
     ]
-    if not behind or visit.origin.scheme != "http":
+    if not behind or visit.origin.scheme != "http" or visit.is_direct:
         yield skipped("no port redirect is needed on this way")
         return
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -98,9 +101,14 @@ def redirect(visit: Visit) -> Iterator[Finding]:
             )
 
 
+def _covers(listening: str, host: str) -> bool:
+    """Whether who listens there is reached at this address."""
+    return listening == host or listening == ("::" if ":" in host else "0.0.0.0")
+
+
 def port(visit: Visit) -> Iterator[Finding]:
     """Whether every address of the push host takes connections."""
-    reached = []
+    reached, tried = [], 0
     for address in visit.addresses:
         place = f"{address} port {visit.origin.port}"
         try:
@@ -109,12 +117,16 @@ def port(visit: Visit) -> Iterator[Finding]:
             if error.errno in _NO_WAY and ":" in address:
                 yield skipped(f"{place}: this machine has no IPv6 to try it with")
                 continue
+            tried += 1
             yield wrong(f"{place}: {probe.reason(error)}", "a connection", *_opening(visit, error))
             continue
+        tried += 1
         reached.append(address)
         yield good(f"{place} takes connections")
-    if not reached and visit.addresses:
-        yield wrong(f"no address of {visit.origin.name} can be reached", "a connection")
+    if not tried:
+        yield wrong(f"{visit.origin.name} has IPv6 alone, this machine has none",
+                    "an A record, too: many visitors have no IPv6 either",
+                    "the DNS zone", f"{visit.origin.name}. A 198.51.100.81")
     visit.addresses = tuple(reached)
 
 
@@ -189,17 +201,16 @@ def push_host(visit: Visit) -> Iterator[Finding]:
 
 def _stranger(visit: Visit, answer: Answer) -> Finding:
     seen = f"{visit.url}/frame: {answer}"
-    location = answer.headers.get("Location", "")
+    moved = probe.redirected(answer)
     if answer.code == "host_unknown":
         return wrong(f"{seen}: the proxy names another host than {visit.origin.authority}",
                      "Host as the browser sent it", NGINX_PROXY, "proxy_set_header Host $host;")
     if answer.is_proxy_failure:
         return wrong(f"{seen}: the proxy does not reach the push server",
                      "the page of the iframe", NGINX_PROXY, _proxy_pass(visit))
-    if 300 <= answer.status < 400 and location:
-        target = location.partition("/frame")[0]
-        return wrong(f"{seen}, to {location}", "the page of the iframe, without a redirect",
-                     CONFIG, f'public_url = "{target}"')
+    if moved:
+        return wrong(f"{seen}, to {moved}", "the page of the iframe, without a redirect",
+                     CONFIG, f'public_url = "{moved}"')
     if answer.code:
         return wrong(seen, "the page of the iframe", SHELL, "journalctl -u push-server -n 20")
     return wrong(f"{seen}: this is no push server. Is it the site?",
