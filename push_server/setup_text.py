@@ -72,7 +72,7 @@ def for_the_cms(settings: Settings) -> str:
             *constants,
             "",
             "// Drupal, in settings.php:",
-            "$settings['push'] = [",
+            "$settings['push_server'] = [",
             *array,
             "];",
             "",

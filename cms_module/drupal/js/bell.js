@@ -9,7 +9,7 @@
   const { settings } = Drupal.pushServer;
   const channels = settings.channels || [];
 
-  /** The user's own channel and those of his roles, as if they were one. */
+  /** The user's own channel and those of the roles, as if they were one. */
   const push = {
     subscribe(own, subscriber) {
       channels.forEach((channel) => Drupal.pushServer.subscribe(channel, subscriber));

@@ -15,6 +15,7 @@ use PushServer\Check;
 use PushServer\CheckStatus;
 use PushServer\Client;
 use Symfony\Component\DependencyInjection\Attribute\Autowire;
+use Symfony\Component\HttpFoundation\RequestStack;
 
 /**
  * Goes the way from the site to the push server, and says where it ends.
@@ -40,6 +41,7 @@ final class Health {
     private readonly CacheBackendInterface $cache,
     private readonly TimeInterface $time,
     private readonly DateFormatterInterface $dateFormatter,
+    private readonly RequestStack $requestStack,
     TranslationInterface $stringTranslation,
   ) {
     $this->setStringTranslation($stringTranslation);
@@ -52,7 +54,7 @@ final class Health {
    *   In the order of the way; takes seconds at worst.
    */
   public function checks(Client $client): array {
-    $checks = $client->testConnection();
+    $checks = $client->testConnection($this->requestStack->getMainRequest()?->getHttpHost());
     if (isset($checks['spool'])) {
       $checks['spool'] = $this->spool();
     }
@@ -67,10 +69,10 @@ final class Health {
    */
   public function requirements(): array {
     $requirements = [];
-    foreach ($this->recent() as [$name, $status, $message]) {
+    foreach ($this->recent() as $name => [$title, $status, $message]) {
       if (self::SEVERITIES[$status] > 0) {
         $requirements["push_server_$name"] = [
-          'title' => $this->t('Push server: @check', ['@check' => self::title($name)]),
+          'title' => $this->t('Push server: @check', ['@check' => $title]),
           'value' => $status === 'error' ? $this->t('Does not work') : $this->t('Needs attention'),
           'description' => [
             '#markup' => $this->t('@message <a href=":url">Settings and connection test</a>', [
@@ -92,27 +94,20 @@ final class Health {
   }
 
   /**
-   * A check as a heading.
-   */
-  public static function title(string $name): string {
-    return str_replace('_', ' ', $name);
-  }
-
-  /**
    * The checks, at most a minute old.
    *
-   * @return list<array{string, string, string}>
-   *   Name, status and message.
+   * @return array<string, array{string, string, string}>
+   *   Title, status and message by name.
    */
   private function recent(): array {
     $kept = $this->cache->get(self::CACHE_ID);
     if ($kept) {
       return $kept->data;
     }
-    $checks = array_map(
-      static fn (Check $check): array => [$check->name, $check->status->value, $check->message],
-      $this->checks($this->clients->client()),
-    );
+    $checks = [];
+    foreach ($this->checks($this->clients->client()) as $check) {
+      $checks[$check->name] = [$check->title(), $check->status->value, $check->message];
+    }
     $this->cache->set(self::CACHE_ID, $checks, $this->time->getCurrentTime() + self::CACHE_SECONDS, [
       'config:push_server.settings',
     ]);

@@ -15,7 +15,7 @@ use Psr\Log\LoggerInterface;
  *
  * - What is added inside a database transaction counts when that is committed.
  *   A save that is rolled back publishes nothing.
- * - Everything is done in destruct(), when the visitor has his page: finding
+ * - Everything is done in destruct(), when the visitor has the page: finding
  *   out who is to be notified, rendering it, and sending it all in one call.
  *   With the setting "queue" that is left to the queue push_server_jobs, except
  *   revocations, which never wait.

@@ -26,6 +26,7 @@ final class PageSettings {
     private readonly ConfigFactoryInterface $configFactory,
     private readonly ClientFactory $clients,
     private readonly Tokens $tokens,
+    private readonly Bridge $bridge,
     private readonly Channels $channels,
     private readonly CsrfTokenGenerator $csrf,
     private readonly AccountInterface $currentUser,
@@ -48,7 +49,6 @@ final class PageSettings {
     if ($this->isFor($this->currentUser)) {
       $element['#attached']['library'][] = "push_server/$library";
       $element['#attached']['drupalSettings']['pushServer'] = [
-        'documentDomain' => (string) $config->get('document_domain'),
         'tokenUrl' => Url::fromRoute('push_server.token')->toString(),
         'listUrl' => Url::fromRoute('push_server.list')->toString(),
       ];
@@ -79,6 +79,7 @@ final class PageSettings {
     $seen = Url::fromRoute('push_server.seen');
     $settings['pushServer'] += [
       'server' => $this->clients->client()->url(),
+      'documentDomain' => $this->bridge->ofPage($request),
       'token' => $isInPage ? $this->tokens->issue($request, $this->currentUser) : NULL,
       'channels' => $this->channels->ofAccount($this->currentUser),
       'seenUrl' => $seen->setOption('query', ['token' => $this->csrf->get($seen->getInternalPath())])->toString(),

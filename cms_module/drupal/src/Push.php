@@ -55,8 +55,8 @@ final class Push {
    * @param string $type
    *   What kind of notification this is, for NotificationEvent.
    * @param \Drupal\Core\Entity\EntityInterface|null $entity
-   *   What it is about. Who may not view it is not notified, and no longer sees
-   *   the notification when he may not view it any more.
+   *   What it is about. Who may not view it is not notified; who may not view
+   *   it any more does not see the notification any more.
    */
   public function notify(
     array $uids,
@@ -85,7 +85,7 @@ final class Push {
   }
 
   /**
-   * End all connections of a user, for instance when he may see less now.
+   * End all connections of a user, for instance one who may see less now.
    *
    * Pages that are open get a new token by themselves, if the site gives one.
    */

@@ -6,12 +6,12 @@ namespace Drupal\push_server\Controller;
 
 use Drupal\Core\Datetime\DateFormatterInterface;
 use Drupal\Core\DependencyInjection\ContainerInjectionInterface;
+use Drupal\Core\Entity\EntityTypeManagerInterface;
 use Drupal\Core\Session\AccountInterface;
 use Drupal\push_server\Notification\Notifier;
 use Drupal\push_server\Notification\Store;
 use Drupal\push_server\Notification\View;
 use Drupal\push_server\Outbox;
-use Drupal\user\Entity\User;
 use Drupal\user\UserInterface;
 use Symfony\Component\DependencyInjection\ContainerInterface;
 use Symfony\Component\HttpFoundation\JsonResponse;
@@ -30,6 +30,7 @@ final class NotificationController implements ContainerInjectionInterface {
     private readonly View $view,
     private readonly Notifier $notifier,
     private readonly Outbox $outbox,
+    private readonly EntityTypeManagerInterface $entityTypeManager,
     private readonly DateFormatterInterface $dateFormatter,
     private readonly AccountInterface $currentUser,
   ) {}
@@ -43,6 +44,7 @@ final class NotificationController implements ContainerInjectionInterface {
       $container->get(View::class),
       $container->get(Notifier::class),
       $container->get(Outbox::class),
+      $container->get('entity_type.manager'),
       $container->get('date.formatter'),
       $container->get('current_user'),
     );
@@ -61,7 +63,7 @@ final class NotificationController implements ContainerInjectionInterface {
   }
 
   /**
-   * The user has looked; all his other pages are told.
+   * The user has looked; all other pages of the same user are told.
    */
   public function seen(Request $request): Response {
     $account = $this->account();
@@ -107,7 +109,7 @@ final class NotificationController implements ContainerInjectionInterface {
    * The user entity of who is logged in.
    */
   private function account(): UserInterface {
-    return User::load($this->currentUser->id());
+    return $this->entityTypeManager->getStorage('user')->load($this->currentUser->id());
   }
 
 }

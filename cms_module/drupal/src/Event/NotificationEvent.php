@@ -10,7 +10,7 @@ use Drupal\Core\Entity\EntityInterface;
 /**
  * A notification on its way, before it is stored: change it, or drop it.
  *
- * Whoever is left in $uids is still not notified of what he may not view.
+ * Nobody is notified of what may not be viewed, even if named in $uids.
  */
 final class NotificationEvent extends Event {
 
@@ -25,8 +25,7 @@ final class NotificationEvent extends Event {
    * @param string $role
    *   To whose role it is announced, or "". Empty this to drop an announcement.
    * @param string $title
-   *   Plain text. Of comments it is made for each reader in his language, and
-   *   this is empty.
+   *   Plain text. Of comments it is made for each reader, and this is empty.
    * @param string $text
    *   Plain text.
    * @param string $url

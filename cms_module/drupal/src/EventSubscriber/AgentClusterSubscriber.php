@@ -6,21 +6,25 @@ namespace Drupal\push_server\EventSubscriber;
 
 use Drupal\Core\Cache\CacheableResponseInterface;
 use Drupal\Core\Config\ConfigFactoryInterface;
+use Drupal\push_server\Bridge;
 use Symfony\Component\EventDispatcher\EventSubscriberInterface;
 use Symfony\Component\HttpKernel\Event\ResponseEvent;
 use Symfony\Component\HttpKernel\KernelEvents;
 
 /**
- * Says "Origin-Agent-Cluster: ?0" with every answer, if document.domain is used.
+ * Says "Origin-Agent-Cluster: ?0" with every answer, for document.domain.
  *
  * Without it, Chromium ignores document.domain. The first document of an origin
- * decides for all, so files and error pages of the web server need it, too; see
- * the documentation. Where the web server adds it, switch this off: twice is the
- * same as not at all.
+ * decides for all, so files and error pages of the web server need it, too.
+ * Where the web server adds it to everything, switch this off: twice is as good
+ * as not at all.
  */
 final class AgentClusterSubscriber implements EventSubscriberInterface {
 
-  public function __construct(private readonly ConfigFactoryInterface $configFactory) {}
+  public function __construct(
+    private readonly ConfigFactoryInterface $configFactory,
+    private readonly Bridge $bridge,
+  ) {}
 
   /**
    * Add the header.
@@ -35,7 +39,7 @@ final class AgentClusterSubscriber implements EventSubscriberInterface {
       // Pages in the page cache have it, or have it not, as it was then.
       $response->addCacheableDependency($config);
     }
-    if ($config->get('agent_cluster') && (string) $config->get('document_domain') !== '') {
+    if ($config->get('agent_cluster') && $this->bridge->isWanted($event->getRequest())) {
       $response->headers->set('Origin-Agent-Cluster', '?0');
     }
   }

@@ -17,8 +17,12 @@ use Symfony\Component\DependencyInjection\ContainerInterface;
  */
 final class AnnouncementForm extends FormBase {
 
-  // Neither private nor readonly: a form that is kept between two requests is
-  // taken apart and put together by its base class.
+  /**
+   * Makes the form.
+   *
+   * Its properties are neither private nor readonly: a form that is kept for
+   * another request is taken apart and put together by its base class.
+   */
   public function __construct(
     protected Push $push,
     protected EntityTypeManagerInterface $entityTypeManager,

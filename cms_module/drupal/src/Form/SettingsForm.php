@@ -11,6 +11,7 @@ use Drupal\Core\Form\ConfigFormBase;
 use Drupal\Core\Form\FormStateInterface;
 use Drupal\Core\Form\RedundantEditableConfigNamesTrait;
 use Drupal\Core\StringTranslation\TranslatableMarkup;
+use Drupal\push_server\Bridge;
 use Drupal\push_server\ClientFactory;
 use Drupal\push_server\Health;
 use PushServer\Config;
@@ -24,8 +25,12 @@ final class SettingsForm extends ConfigFormBase {
 
   use RedundantEditableConfigNamesTrait;
 
-  // Neither private nor readonly: a form that is kept between two requests is
-  // taken apart and put together by its base class.
+  /**
+   * Makes the form.
+   *
+   * Its properties are neither private nor readonly: a form that is kept for
+   * another request is taken apart and put together by its base class.
+   */
   public function __construct(
     ConfigFactoryInterface $configFactory,
     TypedConfigManagerInterface $typedConfigManager,
@@ -101,18 +106,22 @@ final class SettingsForm extends ConfigFormBase {
       '#title' => $this->t('How pages talk to the push server'),
       '#open' => FALSE,
     ];
-    $form['bridge']['document_domain'] = [
-      '#type' => 'textfield',
-      '#title' => 'document_domain',
-      '#description' => $this->t('The same as in the settings of the push server, such as %domain. Empty: pages use postMessage, which needs nothing else. With a domain, every other host below it that does the same can reach into the pages of this site.', ['%domain' => 'example.com']),
-      '#config_target' => 'push_server.settings:document_domain',
+    $form['bridge']['bridge'] = [
+      '#type' => 'radios',
+      '#title' => $this->t('Through the frame of the push server'),
+      '#options' => [
+        Bridge::DOCUMENT_DOMAIN => $this->t('by document.domain, where browsers allow it'),
+        Bridge::MESSAGES => $this->t('by messages'),
+      ],
+      '#description' => $this->t('With document.domain, every other host below the same domain that uses it, too, can act in the pages of this site, except in its administration. Choose messages if you do not trust all of them, and leave <code>document_domain</code> of the push server empty.'),
+      '#config_target' => 'push_server.settings:bridge',
     ];
     $form['bridge']['agent_cluster'] = [
       '#type' => 'checkbox',
       '#title' => $this->t('Send <code>Origin-Agent-Cluster: ?0</code> with every page'),
-      '#description' => $this->t('Chromium ignores document.domain without it. Switch this off if the web server adds the header: twice is the same as not at all.'),
+      '#description' => $this->t('Chromium ignores document.domain without it. Switch this off if the web server adds the header: twice is as good as not at all.'),
       '#config_target' => 'push_server.settings:agent_cluster',
-      '#states' => ['invisible' => [':input[name="document_domain"]' => ['value' => '']]],
+      '#states' => ['visible' => [':input[name="bridge"]' => ['value' => Bridge::DOCUMENT_DOMAIN]]],
     ];
     $form['live'] = [
       '#type' => 'details',
@@ -257,7 +266,7 @@ final class SettingsForm extends ConfigFormBase {
         '#type' => 'radios',
         '#title' => $this->t('Send'),
         '#options' => [
-          'response' => $this->t('when the visitor has his page'),
+          'response' => $this->t('when the visitor has the page'),
           'queue' => $this->t('by a queue'),
         ],
         '#description' => $this->t('A queue is for sites whose PHP cannot end a response, and for very large ones. Run the queue push_server_jobs every minute then; cron alone is too late.'),
@@ -310,7 +319,7 @@ final class SettingsForm extends ConfigFormBase {
       $rows[] = [
         'class' => ["color-{$check->status->value}"],
         'data' => [
-          ['data' => Health::title($check->name), 'header' => TRUE],
+          ['data' => $check->title(), 'header' => TRUE],
           $words[$check->status->value],
           $check->message,
         ],

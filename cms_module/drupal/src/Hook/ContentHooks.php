@@ -4,14 +4,14 @@ declare(strict_types=1);
 
 namespace Drupal\push_server\Hook;
 
+use Drupal\comment\CommentInterface;
 use Drupal\Component\Utility\DeprecationHelper;
+use Drupal\contact\MessageInterface;
 use Drupal\Core\Config\ConfigFactoryInterface;
 use Drupal\Core\Entity\EntityInterface;
 use Drupal\Core\Hook\Attribute\Hook;
 use Drupal\Core\Installer\InstallerKernel;
 use Drupal\Core\Session\AccountInterface;
-use Drupal\comment\CommentInterface;
-use Drupal\contact\MessageInterface;
 use Drupal\node\NodeInterface;
 use Drupal\push_server\Channels;
 use Drupal\push_server\Outbox;
@@ -75,7 +75,7 @@ final class ContentHooks {
   }
 
   /**
-   * Who has the form open is told that his copy is old.
+   * Who has the form open is told that the copy in it is old.
    */
   #[Hook('node_update')]
   public function nodeUpdate(NodeInterface $node): void {

@@ -4,12 +4,12 @@ declare(strict_types=1);
 
 namespace Drupal\push_server\Hook;
 
+use Drupal\comment\CommentInterface;
 use Drupal\Core\Config\ConfigFactoryInterface;
 use Drupal\Core\Form\FormStateInterface;
 use Drupal\Core\Hook\Attribute\Hook;
 use Drupal\Core\Session\AccountInterface;
 use Drupal\Core\Url;
-use Drupal\comment\CommentInterface;
 use Drupal\node\NodeForm;
 use Drupal\push_server\Channels;
 use Drupal\push_server\PageSettings;

@@ -24,7 +24,7 @@ final class SessionHooks {
   ) {}
 
   /**
-   * Who logs out ends his session, and no other of the same user.
+   * A logout ends one session, and no other of the same user.
    *
    * The session still exists here; after the response it does not.
    */

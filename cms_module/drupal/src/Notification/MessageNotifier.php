@@ -35,7 +35,7 @@ final class MessageNotifier {
    * @param int $sender
    *   Who sent it.
    * @param string $name
-   *   The name that he gave.
+   *   The name that was given.
    * @param string $subject
    *   The subject.
    * @param int[] $uids
@@ -57,7 +57,7 @@ final class MessageNotifier {
       $title = $form === ''
         ? $this->t('Message to you', [], $options)
         : $this->t('Message by the form @form', ['@form' => $form], $options);
-      // Where he can be answered.
+      // Where an answer can be written.
       $url = $sender ? Url::fromRoute('entity.user.canonical', ['user' => $sender]) : Url::fromRoute('user.page');
       $from = $storage->load($sender);
       $from = $sender && $from instanceof UserInterface

@@ -29,10 +29,10 @@ final class Notifier {
   ) {}
 
   /**
-   * Notify users, each by what he may view.
+   * Notify users, as far as they may view what it is about.
    *
    * @param array<int|string> $uids
-   *   Who is notified, if he may be.
+   *   Who is notified.
    * @param string $type
    *   What kind of notification it is.
    * @param string $title
@@ -101,7 +101,7 @@ final class Notifier {
   }
 
   /**
-   * Tell all pages of a user how far he has looked.
+   * Tell all pages of a user what was looked at.
    */
   public function seen(UserInterface $account, int $id): void {
     $this->clients->client()->publish($this->channels->ofUser($account->id()), ['type' => 'seen', 'seen' => $id]);

@@ -11,7 +11,7 @@ use Drupal\user\UserDataInterface;
 use Drupal\user\UserInterface;
 
 /**
- * Keeps notifications, and how far each user has looked at his.
+ * Keeps notifications, and how far each user has looked.
  */
 final class Store {
 
@@ -55,14 +55,14 @@ final class Store {
   }
 
   /**
-   * The newest notifications of a user, and those of his roles.
+   * The newest notifications of a user, and of the roles that the user has.
    *
    * @return object[]
    *   Rows, newest first.
    */
   public function ofAccount(UserInterface $account): array {
     $query = $this->database->select(self::TABLE, 'n')->fields('n');
-    // What was announced before he was there was not for him.
+    // What was announced before the account was there is old news.
     $ofRole = $query->andConditionGroup()
       ->condition('uid', 0)
       ->condition('role', $account->getRoles(), 'IN')

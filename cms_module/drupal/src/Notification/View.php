@@ -14,10 +14,10 @@ use Drupal\Core\StringTranslation\TranslationInterface;
 use Drupal\user\UserInterface;
 
 /**
- * What a notification says to the user who looks at it, in his language.
+ * What a notification says to a user, in the language of that user.
  *
- * Access is asked here, at every look: what a user may not view any more is gone
- * from his list, too.
+ * Access is asked here, at every look: what a user may not view any more is not
+ * in the list any more.
  */
 final class View {
 
@@ -50,7 +50,7 @@ final class View {
       'text' => $row->body,
       'sender' => $row->actor,
       'at' => (int) $row->created,
-      // A path of this site and nothing else, whoever has made the notification.
+      // A path of this site and nothing else, whoever has made it.
       'url' => preg_match('~\A/(?!/)~', $row->url) ? $row->url : '',
     ];
     if ($row->entity_type === '') {
@@ -111,7 +111,7 @@ final class View {
   }
 
   /**
-   * Who wrote a comment; of a visitor, what he says that he is called.
+   * Who wrote a comment; of a visitor, the name that was given.
    *
    * @param \Drupal\comment\CommentInterface $comment
    *   The comment.
@@ -134,7 +134,7 @@ final class View {
     if ($field === NULL || $field->isEmpty() || !$field->access('view', $account)) {
       return '';
     }
-    // Filtered as on the page: what a filter takes out is not shown here either.
+    // Filtered as on the page: what a filter takes out is not shown here.
     $text = Html::decodeEntities(strip_tags((string) $field->processed));
     $text = trim((string) preg_replace('/\s+/u', ' ', $text));
     return Unicode::truncate($text, self::TEXT_LENGTH, TRUE, TRUE);

@@ -96,7 +96,7 @@ final class SiteTest extends PushBrowserTestBase {
   }
 
   /**
-   * Only the user's own pages can say that he has looked.
+   * Only pages of this site can say that a user has looked.
    */
   public function testSeen(): void {
     $this->container->get('push_server')->announce('authenticated', 'Hello');

@@ -44,7 +44,7 @@ final class CommentTest extends PushKernelTestBase {
   }
 
   /**
-   * Nobody is told of what he has written himself.
+   * Nobody is told of their own comment.
    */
   public function testNobodyIsToldOfHimself(): void {
     $this->comment($this->article(), $this->alice);
@@ -54,7 +54,7 @@ final class CommentTest extends PushKernelTestBase {
   /**
    * A reply goes to who is replied to, and nobody is told twice.
    */
-  public function testAReplyIsToldOnce(): void {
+  public function testReplyIsToldOnce(): void {
     $node = $this->article();
     $first = $this->comment($node, $this->bob);
     $second = $this->comment($node, $this->alice, TRUE, $first);
@@ -81,7 +81,7 @@ final class CommentTest extends PushKernelTestBase {
   /**
    * Open pages lose what was unpublished or deleted.
    */
-  public function testAPageLosesWhatIsGone(): void {
+  public function testPageLosesWhatIsGone(): void {
     $node = $this->article();
     $one = $this->comment($node, $this->bob);
     $two = $this->comment($node, $this->bob);
@@ -107,9 +107,9 @@ final class CommentTest extends PushKernelTestBase {
   }
 
   /**
-   * What a user may not view any more is gone from his list.
+   * What a user may not view any more is gone from the list.
    */
-  public function testAListForgetsWhatIsHidden(): void {
+  public function testListForgetsWhatIsHidden(): void {
     $node = $this->article();
     $this->comment($node, $this->bob);
     $this->sent();
@@ -140,7 +140,7 @@ final class CommentTest extends PushKernelTestBase {
   /**
    * A save that is rolled back publishes nothing.
    */
-  public function testARollbackPublishesNothing(): void {
+  public function testRollbackPublishesNothing(): void {
     $node = $this->article();
     $transaction = $this->container->get('database')->startTransaction();
     $this->comment($node, $this->bob);
@@ -196,7 +196,7 @@ final class CommentTest extends PushKernelTestBase {
   /**
    * With a queue, the request does nothing but remember.
    */
-  public function testAQueueDoesTheWork(): void {
+  public function testQueueDoesTheWork(): void {
     $this->config('push_server.settings')->set('delivery', 'queue')->save();
     $this->comment($this->article(), $this->bob);
     self::assertSame([], $this->sent());

@@ -46,9 +46,9 @@ final class MessageTest extends PushKernelTestBase {
   }
 
   /**
-   * A message to a user is told to him, and to nobody else.
+   * A message to a user is told to that user, and to nobody else.
    */
-  public function testAPersonalMessage(): void {
+  public function testPersonalMessage(): void {
     $this->send([
       'contact_form' => 'personal',
       'recipient' => $this->alice->id(),
@@ -71,7 +71,7 @@ final class MessageTest extends PushKernelTestBase {
   /**
    * A form of the site is told to the users who get its mail.
    */
-  public function testAFormOfTheSite(): void {
+  public function testFormOfTheSite(): void {
     ContactForm::create([
       'id' => 'feedback',
       'label' => 'Feedback & ideas',
@@ -97,7 +97,7 @@ final class MessageTest extends PushKernelTestBase {
     $this->sent();
     self::assertCount(1, $store->ofAccount($this->alice));
     $this->container->get('database')->update('push_server_notification')->fields(['created' => 1])->execute();
-    self::assertCount(0, $store->ofAccount($this->alice), 'before he was there');
+    self::assertCount(0, $store->ofAccount($this->alice), 'before the account was there');
   }
 
   /**

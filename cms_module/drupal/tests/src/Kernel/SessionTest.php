@@ -56,7 +56,7 @@ final class SessionTest extends PushKernelTestBase {
   /**
    * A logout ends the session whose token was issued, and no other.
    */
-  public function testALogoutEndsOneSession(): void {
+  public function testLogoutEndsOneSession(): void {
     $request = Request::create('/');
     $session = new Session(new MockArraySessionStorage());
     $session->setId('a-session');
@@ -94,7 +94,7 @@ final class SessionTest extends PushKernelTestBase {
   /**
    * Nothing is kept of a user who is deleted.
    */
-  public function testADeletedUserIsForgotten(): void {
+  public function testDeletedUserIsForgotten(): void {
     $this->comment($this->article(), $this->bob);
     $this->sent();
     $store = $this->container->get(Store::class);
