@@ -8,18 +8,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from graphlib import TopologicalSorter
+from http.client import HTTPMessage
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import PushServer, free_port
 
-from push_server.doctor import examine, house_call, report, streams
+from push_server.casts import Address
+from push_server.channels import ChannelSet
+from push_server.doctor import examine, house_call, keys, probe, report, streams
 from push_server.doctor.examine import Examination
 from push_server.doctor.findings import Check, Finding, doubtful, good, skipped, wrong
 from push_server.doctor.table import CHECKS
 from push_server.doctor.visit import Visit
-from push_server.settings import load_settings
+from push_server.settings import Settings, SettingsError, load_settings
+from push_server.signatures import ApiKey
 
 ROOT = Path(__file__).resolve().parent.parent
 VISIT = Visit("http://push.example.com")
@@ -210,10 +216,79 @@ def test_a_silent_connection_and_one_with_heartbeats(monkeypatch: pytest.MonkeyP
     origin = f"http://127.0.0.1:{server.port}"
     server.settings.update(public_url=origin, site_origins=[origin], document_domain="")
     with server:
-        settings = load_settings(str(server.config_file), {})
-        visit = house_call.on_push_host(settings, "", "", [])
+        visit = house_call.on_push_host(load_settings(str(server.config_file), {}), "", "", [])
         visit.idle, visit.token_taken, visit.heartbeat = True, True, 0.3
         assert [finding.seen for finding in streams.idle(visit)] == [
             "the way keeps a connection that is silent for 1 seconds",
             "heartbeats keep a stream open, one every 0.3 s",
         ]
+
+
+# What is known at the door.
+
+SECRET = "whsec_" + "A" * 43 + "="
+
+
+def test_the_settings_of_a_cms_are_taken_as_php_takes_them() -> None:
+    environ = {
+        "PUSH_URL": "https://push.example.com/", "PUSH_API": "http://10.0.0.81:6667/api",
+        "PUSH_TOKEN_KEY": f"{'a' * 30} {'b' * 30}", "PUSH_API_KEY": f"{SECRET}\n{SECRET}",
+    }
+    visit = house_call.elsewhere(environ, "", [])
+    assert (visit.url, str(visit.api)) == ("https://push.example.com", "http://10.0.0.81:6667")
+    assert (visit.token_keys, visit.api_key) == (["a" * 30, "b" * 30], bytes(32))
+    assert house_call.elsewhere({"PUSH_API": "unix:/run/api.sock"}, "http://a.b", []).api == (
+        "http", "", 0, "/run/api.sock")
+
+
+def settings(**changes: Any) -> Settings:
+    return replace(Settings(), **changes)
+
+
+def test_where_browsers_go_if_nobody_says_it() -> None:
+    on_port = house_call.on_push_host(settings(listen=(Address("0.0.0.0", 6660),)), "", "", [])
+    assert on_port.url == "http://127.0.0.1:6660"
+    hidden = settings(listen=(Address(path="/run/push.sock"),))
+    with pytest.raises(SettingsError, match=r"^public_url: needed"):
+        house_call.on_push_host(hidden, "", "", [])
+    assert house_call.on_push_host(hidden, "", "http://a.b", []).url == "http://a.b"
+
+
+def test_the_key_for_all_channels_is_taken() -> None:
+    known = {"chat": ApiKey("chat", b"c" * 32, ChannelSet.of(["chat:*"])),
+             "cms": ApiKey("cms", b"a" * 32)}
+    assert house_call.on_push_host(settings(api_keys=known), "", "", []).api_key == b"a" * 32
+
+
+@pytest.mark.parametrize(
+    ("seen", "source", "peer", "hidden"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1", False),
+        ("127.0.0.1", "198.51.100.81", "198.51.100.81", True),
+        ("::1", "2001:db8::11", "2001:db8::81", True),
+        # From home, through a router, to a server behind a proxy on another machine.
+        ("10.0.0.5", "192.168.1.2", "93.184.215.14", True),
+        ("8.8.8.8", "192.168.1.2", "93.184.215.14", False),
+        ("192.168.1.9", "192.168.1.9", "192.168.1.81", False),
+    ],
+)
+def test_whose_address_the_server_sees(seen: str, source: str, peer: str, hidden: bool) -> None:
+    assert keys._is_closer(seen, source, peer) is hidden
+
+
+@pytest.mark.parametrize(
+    ("location", "origin"),
+    [
+        ("https://example.com/x?y", "https://example.com"),
+        ("HTTPS://Example.COM", "https://example.com"),
+        ("/elsewhere", ""),
+        ("https://example.com:443/", ""),
+        ('https://a"; rm -rf /; "/', ""),
+        ("javascript://x", ""),
+    ],
+)
+def test_where_an_answer_leads(location: str, origin: str) -> None:
+    headers = HTTPMessage()
+    headers["Location"] = location
+    assert probe.redirected(probe.Answer(301, headers, b"", "")) == origin
+    assert probe.redirected(probe.Answer(200, headers, b"", "")) == ""
