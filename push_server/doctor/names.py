@@ -36,16 +36,20 @@ def settings(visit: Visit) -> Iterator[Finding]:
 
 def resolve(visit: Visit) -> Iterator[Finding]:
     """Whether the push host's name leads to addresses; `visit.addresses` has them."""
-    name, port = visit.origin.name, visit.origin.port
+    name = visit.origin.name
     try:
-        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(visit.origin.dialled, None, type=socket.SOCK_STREAM)
     except OSError as error:
         yield wrong(
             f"{name} has no address ({probe.reason(error)})", "an A record, an AAAA record or both",
             HOSTS, f"{name}. A {_wanted(visit)}",
         )
         return
-    visit.addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+    addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+    if visit.origin.dialled == "localhost":
+        # Few servers for trying things out listen on both 127.0.0.1 and ::1; browsers try both.
+        addresses = tuple(one for one in addresses if _accepts(visit, one)) or addresses
+    visit.addresses = addresses
     yield good(f"{name} is {' and '.join(visit.addresses)}")
 
 

@@ -46,8 +46,13 @@ class Origin(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The host for a resolver, an IPv6 address without its brackets."""
+        """The host, an IPv6 address without its brackets."""
         return self.host.strip("[]")
+
+    @property
+    def dialled(self) -> str:
+        """What to ask a resolver for: browsers take every name under localhost for this machine."""
+        return "localhost" if self.host.endswith(".localhost") else self.name
 
     def __str__(self) -> str:
         return f"unix:{self.path}" if self.path else f"{self.scheme}://{self.authority}"
@@ -138,7 +143,7 @@ def connect(origin: Origin, address: str = "", timeout: float = PATIENCE) -> soc
 def dial(origin: Origin, address: str = "", timeout: float = PATIENCE) -> socket.socket:
     """A connection without TLS. Raises `OSError`."""
     if not origin.path:
-        return socket.create_connection((address or origin.name, origin.port), timeout)
+        return socket.create_connection((address or origin.dialled, origin.port), timeout)
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.settimeout(timeout)
