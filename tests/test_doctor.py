@@ -166,10 +166,11 @@ BROKEN = {
                 "internal_listen": "127.0.0.1:6669"}),
     "buffers": Broken(
         "streaming", "proxy_buffering off;",
-        nginx=(("proxy_buffering off;", "proxy_ignore_headers X-Accel-Buffering;"),)),
+        nginx=(("proxy_buffering off;", "proxy_ignore_headers X-Accel-Buffering;"),), php="error"),
     "compresses": Broken(
         "streaming", "gzip off;",
-        nginx=(("gzip off;", "gzip on; gzip_proxied any; gzip_types *;"),)),
+        nginx=(("gzip off;", "gzip on; gzip_proxied any; gzip_types *;"),),
+        php="error"),
     "no upgrade": Broken(
         "websocket", "Upgrade", status="warning",
         nginx=(("proxy_set_header Upgrade $push_upgrade;", 'proxy_set_header Upgrade "";'),)),

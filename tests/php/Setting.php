@@ -73,7 +73,7 @@ final class Setting implements Transport
         return $answer instanceof \Throwable ? throw $answer : $answer;
     }
 
-    public function get(string $path, array $headers, float $seconds): Answer
+    public function get(string $path, array $headers, float $seconds, bool $begun = false): Answer
     {
         return $this->post($path, $headers, '[]', $seconds);
     }

@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace PushServer;
 
 use PushServer\Exception\CallFailed;
+use PushServer\Exception\NoAnswer;
 use PushServer\Exception\Unreachable;
 use PushServer\Http\Answer;
 use PushServer\Http\Transport;
@@ -21,7 +22,7 @@ final class PublicWay
 {
     private const HOPS = ['names', 'port', 'tls'];
     private const BEHIND = [
-        'push_host', 'agent_cluster', 'frame', 'token_key', 'forwarded', 'api_private', 'versions',
+        'push_host', 'agent_cluster', 'frame', 'token_key', 'forwarded', 'streaming', 'api_private', 'versions',
     ];
     /** An address that nobody has (RFC 5737), for a forged X-Forwarded-For. */
     private const CLAIM = '192.0.2.77';
@@ -58,6 +59,7 @@ final class PublicWay
         $this->attempt('frame', fn () => $this->checkFrame($frame));
         $this->attempt('token_key', fn () => $this->checkTokenKey());
         $this->attempt('forwarded', fn () => $this->checkForwarded());
+        $this->attempt('streaming', fn () => $this->checkStreaming());
         $this->attempt('api_private', fn () => $this->checkPrivacy());
         $this->checkVersions($said[2]);
     }
@@ -194,6 +196,32 @@ final class PublicWay
             $this->checks->error('forwarded', $message);
         } else {
             $this->checks->ok('forwarded', "The push server sees this host as $honest, and no address we make up.");
+        }
+    }
+
+    private function checkStreaming(): void
+    {
+        // As browsers do: whether a proxy compresses a stream is a part of what is looked for.
+        $headers = ['Accept-Encoding' => 'gzip'] + $this->bearer();
+        $poll = $this->push->get('/subscribe/poll', $headers, $this->patience);
+        if ($poll->status !== 200) {
+            $this->checks->skipped('First token_key.', 'streaming');
+            return;
+        }
+        try {
+            $stream = $this->push->get('/subscribe/stream', $headers, $this->patience, true);
+        } catch (NoAnswer) {
+            $message = 'The answer is held back on the way: a poll was answered, and nothing came of a stream. The'
+                . ' proxy of the push host must not buffer: proxy_buffering off;';
+            $this->checks->error('streaming', $message);
+            return;
+        }
+        $coding = $stream->headers['content-encoding'] ?? '';
+        if ($coding === '') {
+            $this->checks->ok('streaming', 'The first line of a stream comes at once.');
+        } else {
+            $message = "The proxy of the push host compresses streams ($coding) and so holds them back: gzip off;";
+            $this->checks->error('streaming', $message);
         }
     }
 

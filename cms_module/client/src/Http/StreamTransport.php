@@ -26,22 +26,27 @@ final class StreamTransport implements Transport
         return $this->call("POST $path", $headers + ['Content-Length' => (string) strlen($body)], $body, $seconds);
     }
 
-    public function get(string $path, array $headers, float $seconds): Answer
+    public function get(string $path, array $headers, float $seconds, bool $begun = false): Answer
     {
-        return $this->call("GET $path", $headers, '', $seconds);
+        return $this->call("GET $path", $headers, '', $seconds, $begun);
     }
 
     /**
      * @param array<string, string> $headers
      */
-    private function call(string $line, array $headers, string $body, float $seconds): Answer
-    {
+    private function call(
+        string $line,
+        array $headers,
+        string $body,
+        float $seconds,
+        bool $begun = false
+    ): Answer {
         $deadline = hrtime(true) / 1e9 + $seconds;
         $stream = $this->connect(min($this->connectTimeout, $seconds));
         try {
             stream_set_blocking($stream, false);
             $this->write($stream, $this->head($line, $headers) . $body, $deadline);
-            return $this->read($stream, $deadline);
+            return $this->read($stream, $deadline, $begun);
         } finally {
             fclose($stream);
         }
@@ -99,10 +104,10 @@ final class StreamTransport implements Transport
     /**
      * @param resource $stream
      */
-    private function read($stream, float $deadline): Answer
+    private function read($stream, float $deadline, bool $begun): Answer
     {
         $bytes = '';
-        while (!feof($stream) && !self::isComplete($bytes)) {
+        while (!feof($stream) && !self::isComplete($bytes, $begun)) {
             $this->wait($stream, true, $deadline);
             $bytes .= @fread($stream, self::PIECE);
             if (strlen($bytes) > self::ANSWER_LIMIT) {
@@ -111,7 +116,7 @@ final class StreamTransport implements Transport
         }
         [$head, $body] = explode("\r\n\r\n", $bytes, 2) + [1 => null];
         // Without a length, the end of the connection is the end of the answer.
-        if ($body === null || strlen($body) < (self::length($head) ?? 0)) {
+        if ($body === null || (!$begun && strlen($body) < (self::length($head) ?? 0))) {
             throw new NoAnswer('no_answer', 'The connection broke before the answer was there.');
         }
         return Answer::parse($head, $body)
@@ -119,11 +124,14 @@ final class StreamTransport implements Transport
     }
 
     /**
-     * Whether everything is there that the head announces.
+     * Whether everything is there that the head announces, or that is wanted.
      */
-    private static function isComplete(string $bytes): bool
+    private static function isComplete(string $bytes, bool $begun): bool
     {
         $end = strpos($bytes, "\r\n\r\n");
+        if ($begun && $end !== false && strlen($bytes) > $end + 4) {
+            return true;
+        }
         $length = $end === false ? null : self::length(substr($bytes, 0, $end));
         return $length !== null && strlen($bytes) >= $end + 4 + $length;
     }

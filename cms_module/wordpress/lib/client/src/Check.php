@@ -21,6 +21,7 @@ final class Check
         'frame' => 'Embedding',
         'token_key' => 'Token key',
         'forwarded' => "Visitor's address",
+        'streaming' => 'Streaming',
         'api' => 'Internal API',
         'api_key' => 'API key',
         'api_private' => 'Privacy of the API',

@@ -37,16 +37,21 @@ final class CurlTransport implements Transport
         return $this->call($path, $headers, $body, $seconds);
     }
 
-    public function get(string $path, array $headers, float $seconds): Answer
+    public function get(string $path, array $headers, float $seconds, bool $begun = false): Answer
     {
-        return $this->call($path, $headers, null, $seconds);
+        return $this->call($path, $headers, null, $seconds, $begun);
     }
 
     /**
      * @param array<string, string> $headers
      */
-    private function call(string $path, array $headers, ?string $body, float $seconds): Answer
-    {
+    private function call(
+        string $path,
+        array $headers,
+        ?string $body,
+        float $seconds,
+        bool $begun = false
+    ): Answer {
         $this->handle ??= curl_init() ?: throw new Unreachable('curl', 'curl cannot be used.');
         $unix = str_starts_with($this->server, 'unix:') ? substr($this->server, strlen('unix:')) : null;
         $lines = ['Expect:'];
@@ -71,9 +76,9 @@ final class CurlTransport implements Transport
                 $head = str_starts_with($line, 'HTTP/') ? $line : $head . $line;
                 return strlen($head) <= self::ANSWER_LIMIT ? strlen($line) : 0;
             },
-            CURLOPT_WRITEFUNCTION => static function (\CurlHandle $handle, string $piece) use (&$content): int {
+            CURLOPT_WRITEFUNCTION => static function ($handle, string $piece) use (&$content, $begun): int {
                 $content .= $piece;
-                return strlen($content) <= self::ANSWER_LIMIT ? strlen($piece) : 0;
+                return $begun || strlen($content) > self::ANSWER_LIMIT ? 0 : strlen($piece);
             },
         ]);
         if ($body !== null) {
@@ -83,7 +88,7 @@ final class CurlTransport implements Transport
             curl_setopt($this->handle, CURLOPT_UNIX_SOCKET_PATH, $unix);
         }
         $done = curl_exec($this->handle);
-        if ($done === false) {
+        if ($done === false && !($begun && $content !== '')) {
             $this->fail(curl_errno($this->handle), curl_error($this->handle));
         }
         return Answer::parse(trim($head), $content)

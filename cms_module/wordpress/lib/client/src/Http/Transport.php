@@ -26,7 +26,8 @@ interface Transport
     /**
      * @param array<string, string> $headers
      * @param float $seconds for everything, from connecting to the last byte
+     * @param bool $begun whether the first bytes of a body are enough, as of a stream that does not end
      * @throws Unreachable|NoAnswer|CallFailed
      */
-    public function get(string $path, array $headers, float $seconds): Answer;
+    public function get(string $path, array $headers, float $seconds, bool $begun = false): Answer;
 }
