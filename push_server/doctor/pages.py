@@ -118,6 +118,8 @@ def _site(visit: Visit, site: str) -> Iterator[Finding]:
                     "the origin that browsers end up at", CONFIG,
                     f"site_origins = {json.dumps(list(dict.fromkeys(known)))}")
         return
+    if page.status >= 500:
+        yield doubtful(f"{site}: {page}", "a page", SHELL, f"curl -I {site}/")
     cookies = [name for answer in (page, missing) for name in _wide_cookies(visit, answer)]
     if cookies:
         yield doubtful(f"{site}: the cookie {cookies[0]} is sent to the push host, too",

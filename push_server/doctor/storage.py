@@ -42,6 +42,9 @@ def broker(visit: Visit) -> Iterator[Finding]:
 def _sqlite(visit: Visit, file: Path) -> Iterator[Finding]:
     from push_server.brokers.sqlite_file import LIBRARY
 
+    if not file.is_absolute() and not file.exists():
+        yield skipped(f"{file} is in the folder where the server is started; look from there")
+        return
     try:
         disk = os.statvfs(file.parent)
     except OSError as error:
@@ -50,9 +53,10 @@ def _sqlite(visit: Visit, file: Path) -> Iterator[Finding]:
         return
     free, size = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     seen = f"{_size(free)} of {_size(size)} are free where {file} is"
-    if free < LEAST_BYTES or free < LEAST_SHARE * size:
-        expected = f"{_size(LEAST_BYTES)} and {LEAST_SHARE:.0%}: a full disk ends publishing"
-        yield wrong(seen, expected, SHELL, f"du -xh --max-depth=2 {file.parent.absolute()}")
+    if free < max(LEAST_BYTES, LEAST_SHARE * size):
+        kind = wrong if free < LEAST_BYTES else doubtful
+        yield kind(seen, f"{LEAST_SHARE:.0%}: a full disk ends publishing",
+                   SHELL, f"du -xh --max-depth=2 {file.parent.absolute()}")
     else:
         yield good(seen)
     holders = _holders(visit, file)
@@ -72,11 +76,16 @@ def _holders(visit: Visit, file: Path) -> list[str]:
     found = []
     for process in visit.proc.glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it may have ended meanwhile, or be another user's
-            links = [os.readlink(entry.path) for entry in os.scandir(process / "fd")]
-            if str(file.absolute()) in links:
+            if any(_leads_to(entry.path, file) for entry in os.scandir(process / "fd")):
                 name = (process / "comm").read_text().strip()
                 found.append(f"{name} (pid {process.name})")
     return found
+
+
+def _leads_to(link: str, file: Path) -> bool:
+    with contextlib.suppress(OSError):  # it was closed meanwhile
+        return os.readlink(link) == str(file.absolute())
+    return False
 
 
 def _size(count: float) -> str:
