@@ -45,7 +45,7 @@ this bounds references, not payloads."""
 ANONYMOUS = "0"
 """All visitors who have not logged in: many people, so no limit per user."""
 
-FALLBACKS = frozenset({"buffered", "stalled", "not_found", "unsupported"})
+FALLBACKS = frozenset({"blocked", "buffered", "stalled", "not_found", "unsupported"})
 """What a browser may report to be wrong with the better transport."""
 
 
