@@ -136,6 +136,8 @@ BROKEN = {
     "site away": Broken(
         "sites", "https://www.example.com: connection refused",
         nginx=((f"{CMS}:443", f"{CMS}:8443"), ("[2001:db8::71]:443", "[2001:db8::71]:8443"))),
+    "site broken": Broken(
+        "sites", "status 502", status="warning", nginx=((SITE_PAGE, "return 502;"),)),
     "certificate of the site over": Broken(
         "sites", "certbot renew --cert-name www.example.com", site_certificate="old"),
     "site without document.domain on error pages": Broken(
