@@ -6,7 +6,6 @@ namespace Drupal\push_server;
 
 use Drupal\Core\Config\ConfigFactoryInterface;
 use Drupal\Core\Routing\AdminContext;
-use Symfony\Component\DependencyInjection\Attribute\Autowire;
 use Symfony\Component\HttpFoundation\Request;
 
 /**
@@ -26,7 +25,6 @@ final class Bridge {
   public function __construct(
     private readonly ConfigFactoryInterface $configFactory,
     private readonly ClientFactory $clients,
-    #[Autowire(service: 'router.admin_context')]
     private readonly AdminContext $adminContext,
   ) {}
 

@@ -10,7 +10,6 @@ use Drupal\Core\Lock\LockBackendInterface;
 use Drupal\Core\Site\Settings;
 use Psr\Log\LoggerInterface;
 use PushServer\Client;
-use Symfony\Component\DependencyInjection\Attribute\Autowire;
 
 /**
  * Makes the client of the push server, with the settings of this site.
@@ -40,7 +39,6 @@ final class ClientFactory {
     private readonly ConfigFactoryInterface $configFactory,
     private readonly Settings $settings,
     private readonly Connection $database,
-    #[Autowire(service: 'lock')]
     private readonly LockBackendInterface $lock,
     private readonly LoggerInterface $logger,
     private readonly ?object $keys = NULL,

@@ -14,7 +14,6 @@ use Drupal\Core\Url;
 use PushServer\Check;
 use PushServer\CheckStatus;
 use PushServer\Client;
-use Symfony\Component\DependencyInjection\Attribute\Autowire;
 use Symfony\Component\HttpFoundation\RequestStack;
 
 /**
@@ -37,7 +36,6 @@ final class Health {
 
   public function __construct(
     private readonly ClientFactory $clients,
-    #[Autowire(service: 'cache.default')]
     private readonly CacheBackendInterface $cache,
     private readonly TimeInterface $time,
     private readonly DateFormatterInterface $dateFormatter,

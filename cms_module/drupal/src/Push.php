@@ -6,7 +6,6 @@ namespace Drupal\push_server;
 
 use Drupal\Component\Uuid\UuidInterface;
 use Drupal\Core\Entity\EntityInterface;
-use Symfony\Component\DependencyInjection\Attribute\Autowire;
 
 /**
  * What other modules use: the service "push_server".
@@ -24,7 +23,6 @@ final class Push {
 
   public function __construct(
     private readonly Outbox $outbox,
-    #[Autowire(service: 'uuid')]
     private readonly UuidInterface $uuid,
   ) {}
 
