@@ -54,13 +54,13 @@ def test_what_the_proxy_saw(claims: str, address: str) -> None:
     [("203.0.113.1", PROXY), ("203.0.113.1", ""), (UNIX_PEER, PROXY), (UNIX_PEER, ""),
      ("192.0.2.7", UNIX_PEER), ("192.0.2.77", PROXY), ("::1", "127.0.0.1")],
 )
-def test_nobody_but_the_proxy_chooses_an_address(peer: str, trusted: str) -> None:
+def test_59_nobody_but_the_proxy_chooses_an_address(peer: str, trusted: str) -> None:
     # Attack: a fresh address for each connection, or another visitor's.
     assert seen("198.51.100.9", peer, trusted) == peer
     assert seen("garbage", peer, trusted) == peer
 
 
-def test_what_the_visitor_claims_stands_in_front_and_does_not_count() -> None:
+def test_59_what_the_visitor_claims_stands_in_front_and_does_not_count() -> None:
     # Attack: a proxy that appends is sent a header; all but its own entry is forged.
     assert seen("127.0.0.1, 10.0.0.1, 203.0.113.1") == "203.0.113.1"
     assert seen(f"{UNIX_PEER}, garbage, 203.0.113.1") == "203.0.113.1"
@@ -73,7 +73,7 @@ def test_what_the_visitor_claims_stands_in_front_and_does_not_count() -> None:
      "203.0.113.1:x", "[203.0.113.1", "[]", "[]:80", ":80", "2001:db8::9:4711:1:1:1:1:1",
      "203.0.113.1\t203.0.113.2", "0x7f.1", "127.1", "\u0661.1.1.1", "203.0.113.1\x1b[31m"],
 )
-def test_what_is_no_address_is_refused(claims: str) -> None:
+def test_59_what_is_no_address_is_refused(claims: str) -> None:
     # Attack: a text nobody else uses is an address with limits of its own; "unix:" has none.
     with pytest.raises(BadInput) as refusal:
         seen(claims)
