@@ -129,6 +129,46 @@ def test_it_serves_the_sockets_it_was_given_and_says_when(service: Service) -> N
         assert manager.told[-1] == "STOPPING=1"
 
 
+CONFINED = ["/usr/bin/python3", str(Path(__file__).parent / "confined.py")]
+UNIT = UNITS / "push-server.service"
+
+
+@pytest.fixture
+def confined() -> list[str]:
+    """What goes before a command that runs under the filter of the unit."""
+    for command in (["/usr/bin/python3", "-c", "import seccomp"], ["systemd-analyze", "--version"]):
+        try:
+            subprocess.run(command, capture_output=True, check=True, timeout=30)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("needs the Debian packages systemd and python3-seccomp")
+    return [*CONFINED, str(UNIT)]
+
+
+def test_the_filter_of_the_unit_leaves_what_the_server_needs(
+    service: Service, confined: list[str]
+) -> None:
+    service.settings["broker"] = f"sqlite:{service.folder / 'push.db'}"
+    with service.managed() as manager:
+        manager.program = [*confined, *manager.program]
+        manager.start()
+        with service.stream(service.token("42"), "room") as stream:
+            service.api("publish", channel="room", data=1)
+            assert stream.take(1)[0].value["data"] == 1
+        manager.reload()
+        assert manager.stop() == 0
+    service.check_log()
+
+
+@pytest.mark.parametrize("call", ["os.nice(1)", "os.chroot('/')", "mmap.mmap(-1, 99, prot=7)"])
+def test_the_filter_bites(confined: list[str], call: str) -> None:
+    done = subprocess.run(
+        [*confined, "/usr/bin/python3", "-c", f"import mmap, os; {call}"],
+        capture_output=True, text=True, check=False, timeout=30,
+    )
+    assert done.returncode == 1
+    assert "PermissionError: [Errno 1]" in done.stderr
+
+
 def test_workers_share_them(redis: RedisServer) -> None:
     push = Service(broker=f"{redis.url}?prefix=systemd:")
     try:
