@@ -85,6 +85,7 @@ final class SettingsForm extends ConfigFormBase {
       ]),
       '#config_target' => 'push_server.settings:api',
     ];
+    $form['connection']['problems'] = $this->problems();
     $fixed = $this->clients->fixed();
     foreach (['url', 'api'] as $name) {
       if (isset($fixed[$name])) {
@@ -187,6 +188,30 @@ final class SettingsForm extends ConfigFormBase {
       }
     }
     return $entered;
+  }
+
+  /**
+   * What is wrong with the settings as they are, all of it at once.
+   *
+   * @return array<string, mixed>
+   *   A render array.
+   */
+  private function problems(): array {
+    $problems = [];
+    try {
+      Config::fromArray($this->clients->settings());
+    }
+    catch (ConfigException $problem) {
+      $problems = array_values($problem->problems);
+    }
+    return [
+      '#theme' => 'item_list',
+      '#title' => $this->t('Nothing is pushed yet'),
+      '#items' => $problems,
+      '#access' => $problems !== [],
+      '#weight' => -10,
+      '#wrapper_attributes' => ['class' => ['messages', 'messages--warning']],
+    ];
   }
 
   /**

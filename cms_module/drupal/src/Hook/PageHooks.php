@@ -6,11 +6,12 @@ namespace Drupal\push_server\Hook;
 
 use Drupal\comment\CommentInterface;
 use Drupal\Core\Config\ConfigFactoryInterface;
+use Drupal\Core\Entity\EntityFormInterface;
 use Drupal\Core\Form\FormStateInterface;
 use Drupal\Core\Hook\Attribute\Hook;
 use Drupal\Core\Session\AccountInterface;
 use Drupal\Core\Url;
-use Drupal\node\NodeForm;
+use Drupal\node\NodeInterface;
 use Drupal\push_server\Channels;
 use Drupal\push_server\PageSettings;
 use Drupal\push_server\Push;
@@ -98,8 +99,8 @@ final class PageHooks {
   #[Hook('form_node_form_alter')]
   public function nodeFormAlter(array &$form, FormStateInterface $form_state): void {
     $object = $form_state->getFormObject();
-    $node = $object instanceof NodeForm ? $object->getEntity() : NULL;
-    if ($node === NULL || $node->isNew() || !$this->page->isFor($this->currentUser)
+    $node = $object instanceof EntityFormInterface ? $object->getEntity() : NULL;
+    if (!$node instanceof NodeInterface || $node->isNew() || !$this->page->isFor($this->currentUser)
       || !$this->configFactory->get('push_server.settings')->get('editors')) {
       return;
     }
