@@ -206,7 +206,10 @@ def ip(name: str, value: object) -> str:
 
 def proxy(name: str, value: object) -> str:
     """An IP address, or ``unix:`` for whoever comes through a Unix socket."""
-    return UNIX_PEER if value == UNIX_PEER else ip(name, value)
+    try:
+        return UNIX_PEER if value == UNIX_PEER else plain_address(text(name, value))
+    except ValueError:
+        raise SettingsError(name, f'needs an IP address or "unix:", not {value!r}') from None
 
 
 def origin(name: str, value: object) -> str:
