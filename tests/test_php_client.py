@@ -223,6 +223,21 @@ def test_a_logout_ends_one_session_and_leaves_the_other(site: Site, push: PushSe
     assert push.get("/subscribe/poll", token=there).status == 401
 
 
+def test_who_is_in_a_channel(
+    make_site: MakeSite, push_server_factory: Callable[..., PushServer]
+) -> None:
+    server = push_server_factory(namespace={"room": {"presence": True}})
+    site = make_site(server)
+    token = site.request(("token", "7", "s", ["room:*", "hall:*"], [], 60, "Ann")).results[0]
+    with server.stream(server.remember(token), "room:1"):
+        assert site.request(("presence", "room:1")).results == [{"7": "Ann"}]
+    assert site.request(("presence", "room:2")).results == [[]], "nobody"
+    asked = site.request(("presence", "hall:1"), ("presence", "no room"), ("presence", "hall:1"))
+    assert asked.results == [None, None, None]
+    # Once an hour each: the namespace without presence, and the name that is none.
+    assert len(asked.log) == 2
+
+
 def test_a_session_is_revoked_whichever_key_signed_its_token(
     make_site: MakeSite, push_server_factory: Callable[..., PushServer]
 ) -> None:

@@ -6,6 +6,8 @@ namespace PushServer\Tests;
 
 use PHPUnit\Framework\TestCase;
 use PushServer\Breaker;
+use PushServer\Command;
+use PushServer\Exception\CallFailed;
 use PushServer\Exception\NoAnswer;
 use PushServer\Exception\Refused;
 use PushServer\Exception\Unreachable;
@@ -313,5 +315,30 @@ final class CourierTest extends TestCase
         $site->server = null;
         $site->endPause();
         self::assertNull($site->courier()->deliver([$site->command('b')]));
+    }
+
+    public function testAQuestionIsNotAskedInAnOutage(): void
+    {
+        $site = new Setting(static fn () => Setting::answer(['result' => ['users' => []]]));
+        self::assertSame(['users' => []], $site->courier()->ask(Command::presence('room:1')));
+        self::assertSame('{"method":"presence","params":{"channel":"room:1"}}', $site->calls[0][2]);
+        $site->server = static fn () => Setting::answer(Setting::error('presence_off'), 400);
+        try {
+            $site->courier()->ask(Command::presence('news'));
+            self::fail('nothing was thrown');
+        } catch (Refused $failure) {
+            self::assertSame('presence_off', $failure->reason);
+        }
+        $site->server = static fn () => Setting::hung();
+        foreach (['timeout', 'paused', 'paused'] as $reason) {
+            try {
+                $site->courier()->ask(Command::presence('room:1'));
+                self::fail('nothing was thrown');
+            } catch (CallFailed $failure) {
+                self::assertSame($reason, $failure->reason);
+            }
+        }
+        self::assertCount(3, $site->calls);
+        self::assertCount(1, $site->lines);
     }
 }

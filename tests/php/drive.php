@@ -29,7 +29,7 @@ foreach ($given['steps'] as [$method, $arguments]) {
     } else {
         $result = $client->$method(...$arguments);
     }
-    if (is_array($result)) {
+    if ($method === 'testConnection') {
         $result = array_map(static fn (Check $check): array => [$check->status->value, $check->message], $result);
     }
     $steps[] = ['result' => $result, 'seconds' => (hrtime(true) - $begin) / 1e9];
