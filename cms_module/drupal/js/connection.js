@@ -46,8 +46,11 @@
       token,
       documentDomain: settings.documentDomain,
     });
-    push.on('revoked', () => {
-      setTimeout(connect, AGAIN_MS + Math.random() * AGAIN_JITTER_MS);
+    push.on('revoked', (reason) => {
+      // Not where somebody else has logged in: then this page is that of a stranger.
+      if (reason === 'revoked') {
+        setTimeout(connect, AGAIN_MS + Math.random() * AGAIN_JITTER_MS);
+      }
     });
     subscriptions.forEach(([channel, subscriber]) => push.subscribe(channel, subscriber));
     listeners.forEach(([name, listener]) => listen(name, listener));

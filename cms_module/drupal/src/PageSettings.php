@@ -49,7 +49,6 @@ final class PageSettings {
     if ($this->isFor($this->currentUser)) {
       $element['#attached']['library'][] = "push_server/$library";
       $element['#attached']['drupalSettings']['pushServer'] = [
-        'tokenUrl' => Url::fromRoute('push_server.token')->toString(),
         'listUrl' => Url::fromRoute('push_server.list')->toString(),
       ];
     }
@@ -81,6 +80,9 @@ final class PageSettings {
       'server' => $this->clients->client()->url(),
       'documentDomain' => $this->bridge->ofPage($request),
       'token' => $isInPage ? $this->tokens->issue($request, $this->currentUser) : NULL,
+      'tokenUrl' => Url::fromRoute('push_server.token', [], [
+        'query' => ['user' => $this->currentUser->id()],
+      ])->toString(),
       'channels' => $this->channels->ofAccount($this->currentUser),
       'seenUrl' => $seen->setOption('query', ['token' => $this->csrf->get($seen->getInternalPath())])->toString(),
     ];

@@ -30,9 +30,13 @@ final class TokenController implements ContainerInjectionInterface {
 
   /**
    * A token as plain text. No cache keeps it, and no other site can read it.
+   *
+   * A page says whose it is, because somebody else may have logged in meanwhile.
    */
   public function token(Request $request): Response {
-    $token = $this->tokens->issue($request, $this->currentUser);
+    $user = $request->query->getString('user');
+    $isSame = $user === '' || $user === (string) $this->currentUser->id();
+    $token = $isSame ? $this->tokens->issue($request, $this->currentUser) : NULL;
     return new Response((string) $token, $token === NULL ? 403 : 200, [
       'Content-Type' => 'text/plain; charset=UTF-8',
       'Cache-Control' => 'private, no-store',

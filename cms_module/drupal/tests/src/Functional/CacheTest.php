@@ -68,6 +68,10 @@ final class CacheTest extends PushBrowserTestBase {
     $this->assertSession()->responseHeaderContains('Content-Type', 'text/plain');
     self::assertSame($first['sid'], $renewed['sid']);
     self::assertSame(3600, $renewed['exp'] - $renewed['iat']);
+    $this->drupalGet('push-server/token', ['query' => ['user' => $user->id()]]);
+    $this->assertSession()->statusCodeEquals(200);
+    $this->drupalGet('push-server/token', ['query' => ['user' => $user->id() + 1]]);
+    $this->assertSession()->statusCodeEquals(403);
     $this->drupalLogout();
     $this->drupalGet('push-server/token');
     $this->assertSession()->statusCodeEquals(403);
