@@ -52,7 +52,7 @@
   }
 
   /** Put a piece where it stands in the new page. */
-  function place(piece, fresh, section) {
+  function place(piece, section) {
     const copy = document.importNode(piece, true);
     for (let next = piece.previousElementSibling; next; next = next.previousElementSibling) {
       const here = counterpart(next, section);
@@ -70,7 +70,7 @@
     }
     // The first comment of all: after the same number of elements.
     const index = [...piece.parentElement.children].indexOf(piece);
-    section.insertBefore(copy, section.children[Math.min(index, section.children.length)] || null);
+    section.insertBefore(copy, section.children[index] || null);
     return copy;
   }
 
@@ -80,7 +80,7 @@
       if (find(section, idOf(comment))) {
         return;
       }
-      const piece = place(pieceOf(comment, fresh, section), fresh, section);
+      const piece = place(pieceOf(comment, fresh, section), section);
       added += 1;
       const pieces = piece.hasAttribute(COMMENT) ? [piece] : commentsIn(piece);
       pieces.forEach((one) => one.classList.add('push-server-new'));
@@ -91,9 +91,23 @@
     }
   }
 
+  /** Show a comment as it is now, unless somebody is doing something in it. */
+  function replace(id, fresh, section) {
+    const old = find(section, id);
+    const now = find(fresh, id);
+    if (old && now && !old.contains(document.activeElement)) {
+      const copy = document.importNode(now, true);
+      Drupal.detachBehaviors(old);
+      old.replaceWith(copy);
+      Drupal.attachBehaviors(copy);
+    }
+  }
+
   class Comments {
     constructor(section) {
       this.section = section;
+      /** @type {Set<string>} */
+      this.changed = new Set();
       this.channel = section.getAttribute('data-push-server-comments');
       this.timer = 0;
       Drupal.pushServer.subscribe(this.channel, (data) => this.take(data));
@@ -110,6 +124,9 @@
         comment.remove();
       } else if (data?.type === 'new' && !comment) {
         this.refreshSoon();
+      } else if (data?.type === 'changed' && comment) {
+        this.changed.add(idOf(comment));
+        this.refreshSoon();
       }
     }
 
@@ -121,6 +138,8 @@
     }
 
     async refresh() {
+      const changed = [...this.changed];
+      this.changed.clear();
       const answer = await fetch(window.location.href, { credentials: 'same-origin' });
       if (!answer.ok) {
         return;
@@ -130,6 +149,7 @@
         (section) => section.getAttribute('data-push-server-comments') === this.channel,
       );
       if (fresh) {
+        changed.forEach((id) => replace(id, fresh, this.section));
         show(fresh, this.section);
       }
     }

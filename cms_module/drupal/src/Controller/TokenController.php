@@ -31,7 +31,7 @@ final class TokenController implements ContainerInjectionInterface {
   /**
    * A token as plain text. No cache keeps it, and no other site can read it.
    *
-   * A page says whose it is, because somebody else may have logged in meanwhile.
+   * A page says whose it is: somebody else may have logged in meanwhile.
    */
   public function token(Request $request): Response {
     $user = $request->query->getString('user');
