@@ -1,7 +1,7 @@
 """The hub: the life of each subscriber of this node, from the greeting to the last word.
 
-What is published goes its way through `rooms`. Each subscriber is filed in the wheel for its next
-ping, its warning or its end, whichever comes first. There is one timer for all of them.
+What is published goes its way through `rooms`, who is in which of them is the business of
+`membership`, what it is told first that of `greeting`, and how long it lives that of `lifetimes`.
 
 Event loop only, hence no locks. Floor 4: calls down to the broker, up through nothing.
 """
@@ -21,7 +21,8 @@ from push_server.brokers.survey import CHANNELS, STATS
 from push_server.channels import PERSONAL, personal_channel
 from push_server.connection import Connection, SocketConnection
 from push_server.errors import PushError, Unauthorized, Unavailable
-from push_server.history import History
+from push_server.greeting import Greeting
+from push_server.lifetimes import Lifetimes
 from push_server.membership import Membership, Observer
 from push_server.pacing import Pace
 from push_server.positions import Position, channel_key
@@ -32,15 +33,10 @@ from push_server.subscriber import Subscriber, SubscribeRequest
 from push_server.transports import TRANSPORTS
 from push_server.transports.base import Headers, response
 from push_server.watch import Watch
-from push_server.wheel import TICK, Wheel
+from push_server.wheel import TICK
 
 DEGRADED_SECONDS = 300.0
 """Streams end when the log is out of reach this long: no revocation could reach them."""
-WARN_SECONDS = 60.0
-"""How long before its end a stream says `expiring`, if it lives that long."""
-HELD_LIMIT = 10_000
-"""Publications that may wait behind a replay, checked once per heartbeat; they are shared, so
-this bounds references, not payloads."""
 
 ANONYMOUS = "0"
 """All visitors who have not logged in: many people, so no limit per user."""
@@ -74,12 +70,10 @@ class Hub:
         self.counts: Counter[str] = Counter()
         """What happened since the start, for `stats` and `/metrics`."""
         self._revocations = revocations
-        self._heartbeat = heartbeat
-        self._max_age = max_age
         self._stall_timeout = stall_timeout
         self._max_per_user = max_per_user
         self.capacity = max_connections
-        self._pace = Pace(reset_spread)
+        self._greeting = Greeting(heartbeat, Pace(reset_spread), self.counts, self._answer)
         self._admission = Admission(connections=max_connections, per_address=max_per_address)
         self._rooms = Rooms(
             self.loop,
@@ -89,7 +83,9 @@ class Hub:
             emptied=lambda channel: self.broker.leave(channel),
         )
         self._membership = Membership(self._rooms)
-        self._wheel = Wheel(time.monotonic())
+        self._lifetimes = Lifetimes(
+            heartbeat, max_age, answer=self._answer, end=self._end, fail=self._fail
+        )
         self._parting: set[Subscriber] = set()
         """In no room any more, but still to be found by a revocation."""
         self._degraded_ends = float("inf")
@@ -132,7 +128,7 @@ class Hub:
                     # Still being told what is gone: it comes back with the place it has reached.
                     subscriber.connection.close("restarted")
                 elif subscriber.held is None:
-                    self._reset(subscriber, reason, {channel: head})
+                    self._greeting.reset(subscriber, reason, {channel: head})
                     if subscriber.transport.once:
                         self._answer(subscriber)
                     else:
@@ -145,7 +141,7 @@ class Hub:
         self.counts["degraded"] = int(degraded)
         ends = time.monotonic() + DEGRADED_SECONDS if degraded else float("inf")
         self._degraded_ends = min(self._degraded_ends, ends) if degraded else ends
-        for subscriber in self._wheel.everyone():
+        for subscriber in self._lifetimes.everyone():
             if subscriber.live and not subscriber.transport.once and not subscriber.parting:
                 try:
                     subscriber.say({"type": "degraded", "degraded": degraded})
@@ -183,7 +179,7 @@ class Hub:
             # what is held, where the merge drops it, before this subscriber is live.
             self._rooms.fan_out()
             recovered, resets = subscriber.resume(since, histories)
-            self._begin(subscriber, request, recovered, resets, histories)
+            self._greeting.greet(subscriber, request, recovered, resets, histories)
 
     def _admit(self, request: SubscribeRequest) -> None:
         if self._draining:
@@ -216,81 +212,8 @@ class Hub:
         connection.subscriber = subscriber
         self.counts[f"connects.{request.transport.name}"] += 1
         self._membership.join(subscriber, request.name, request.channels, time.monotonic())
-        self._set_times(subscriber, request)
+        self._lifetimes.begin(subscriber, request)
         return subscriber
-
-    def _begin(
-        self,
-        subscriber: Subscriber,
-        request: SubscribeRequest,
-        recovered: list[str],
-        resets: dict[str, list[str]],
-        histories: Mapping[str, History],
-    ) -> None:
-        hello: dict[str, Any] = {
-            "type": "hello",
-            "connection": subscriber.id,
-            "user": subscriber.user,
-            "channels": request.channels,
-            "cursor": subscriber.cursor,
-            "heartbeat": self._heartbeat,
-            "expires": int(request.expires),
-        }
-        if request.denied:
-            hello["denied"] = request.denied
-        subscriber.say(hello)
-        self._say_where(subscriber, recovered, resets, histories)
-        if subscriber.transport.once:
-            while subscriber.held is not None and not subscriber.due:
-                subscriber.replay()
-            if subscriber.due or resets or request.since is None or not request.timeout:
-                self._answer(subscriber)
-            return
-        self._pump(subscriber)
-
-    def _say_where(
-        self,
-        subscriber: Subscriber,
-        recovered: list[str],
-        resets: dict[str, list[str]],
-        histories: Mapping[str, History],
-    ) -> None:
-        """Say of each channel whether something is missing there."""
-        if recovered:
-            self.counts["recovered"] += len(recovered)
-            subscriber.say({"type": "recovered", "channels": recovered})
-        for reason, channels in resets.items():
-            self._reset(subscriber, reason, {name: histories[name].head for name in channels})
-
-    def _reset(
-        self, subscriber: Subscriber, reason: str, heads: Mapping[str, Position]
-    ) -> None:
-        """Tell a subscriber to load these channels anew, and from where delivery goes on."""
-        self.counts[f"resets.{reason}"] += len(heads)
-        subscriber.restart(heads)
-        message: dict[str, Any] = {
-            "type": "reset",
-            "channels": list(heads),
-            "reason": reason,
-            "cursor": subscriber.cursor,
-        }
-        now = time.monotonic()
-        if subscriber.reloads_at < now:
-            subscriber.reloads_at = now + self._pace.wait(now)
-        if delay := int((subscriber.reloads_at - now) * 1000):
-            message["delay"] = delay
-        subscriber.say(message)
-
-    def _pump(self, subscriber: Subscriber) -> None:
-        """Replay slice by slice, as fast as the client takes them, until it is live."""
-        connection = subscriber.connection
-        subscriber.flush()
-        while subscriber.held and connection.subscriber is subscriber:
-            if not connection.idle:
-                connection.when_idle(lambda: self._pump(subscriber))
-                return
-            subscriber.replay()
-            subscriber.flush()
 
     def _answer(self, subscriber: Subscriber) -> None:
         """Send a poll's answer and give the connection back for its next request."""
@@ -310,7 +233,7 @@ class Hub:
         """Let a connection go, at once or when its client has taken everything.
 
         Nothing is delivered to it any more, but until then it counts against the limits, and a
-        revocation finds it in the wheel.
+        revocation finds it.
         """
         connection = subscriber.connection
         if subscriber.keep_alive and not connection.idle:
@@ -321,9 +244,7 @@ class Hub:
             self._leave(subscriber)
             subscriber.parting = True
             self._parting.add(subscriber)
-            self._wheel.drop(subscriber)
-            subscriber.ends = subscriber.warns = time.monotonic() + self._stall_timeout
-            self._file(subscriber, subscriber.ends)
+            self._lifetimes.part(subscriber, self._stall_timeout)
 
     def closed(self, connection: Connection, reason: str) -> None:
         """Forget a subscriber whose connection is over (the connection's callback)."""
@@ -341,7 +262,7 @@ class Hub:
             self._parting.discard(subscriber)
         else:
             self._leave(subscriber)
-        self._wheel.drop(subscriber)
+        self._lifetimes.over(subscriber)
 
     def _leave(self, subscriber: Subscriber) -> None:
         """Take a subscriber out of its channels."""
@@ -377,14 +298,14 @@ class Hub:
             )
         except PushError:
             if subscriber.present:
-                self._pump(subscriber)
+                self._greeting.pump(subscriber)
             raise
         if subscriber.present:
             self._rooms.fan_out()  # as in `receive`
             recovered, resets = subscriber.resume(since, histories)
             answer()
-            self._say_where(subscriber, recovered, resets, histories)
-            self._pump(subscriber)
+            self._greeting.say_where(subscriber, recovered, resets, histories)
+            self._greeting.pump(subscriber)
 
     def unsubscribe(self, subscriber: Subscriber, channels: Collection[str]) -> None:
         """Take a subscriber out of some of its channels."""
@@ -396,10 +317,7 @@ class Hub:
         """Let a subscriber go on with a newer token of the same user and session."""
         subscriber.token_id = token_id
         subscriber.issued = issued
-        now = time.monotonic()
-        self._set_end(subscriber, expires, now)
-        self._wheel.drop(subscriber)
-        self._file(subscriber, now + self._heartbeat)
+        self._lifetimes.renew(subscriber, expires)
 
     # Ends.
 
@@ -430,7 +348,7 @@ class Hub:
             # A user has few, and they are in one room: thousands of others need not be asked.
             among = (*self._of_user(revocation.value), *self._parting)
         else:
-            among = self._wheel.everyone()
+            among = self._lifetimes.everyone()
         return [
             subscriber
             for subscriber in among
@@ -458,13 +376,13 @@ class Hub:
         self._draining = True
         if not self._admission.size:
             self.empty.set()
-        for subscriber in self._wheel.everyone():
+        for subscriber in self._lifetimes.everyone():
             self._end(subscriber, "drain", int(random.uniform(0, spread) * 1000))
 
     def close(self) -> None:
         """Stop the clock and cut whoever is left."""
         self._ticker.cancel()
-        for subscriber in self._wheel.everyone():
+        for subscriber in self._lifetimes.everyone():
             subscriber.connection.close("drain")
         for connection in tuple(self.blocked):  # refused, and slow to take it
             connection.close("drain")
@@ -472,74 +390,20 @@ class Hub:
             observer.close()
         self.watch.close()
 
-    # The wheel.
-
-    def _set_times(self, subscriber: Subscriber, request: SubscribeRequest) -> None:
-        now = time.monotonic()
-        if subscriber.transport.once:
-            subscriber.ends = now + min(_seconds_left(request.expires), request.timeout)
-            self._file(subscriber, subscriber.ends)
-            return
-        subscriber.retires = now + self._max_age * random.uniform(0.8, 1.0)
-        self._set_end(subscriber, request.expires, now)
-        self._file(subscriber, now + self._heartbeat * random.uniform(0.5, 1.0))
-
-    @staticmethod
-    def _set_end(subscriber: Subscriber, expires: float, now: float) -> None:
-        left = _seconds_left(expires)
-        expired = now + left <= subscriber.retires
-        subscriber.reason = "expired" if expired else "age"
-        subscriber.ends = min(now + left, subscriber.retires)
-        subscriber.warns = float("inf")
-        if expired:
-            subscriber.warns = now + max(left - WARN_SECONDS, left * 0.8)
-
-    def _file(self, subscriber: Subscriber, next_ping: float) -> None:
-        self._wheel.file(subscriber, min(next_ping, subscriber.warns, subscriber.ends))
+    # The clock.
 
     def _tick(self) -> None:
         now = time.monotonic()
         self._ticker = self.loop.call_later(TICK, self._tick)
-        for subscriber in self._wheel.turn(now):
-            try:
-                self._visit(subscriber, now)
-            except Exception as failure:  # noqa: BLE001
-                self._fail(subscriber, failure)
+        self._lifetimes.tick(now)
         for connection in [c for c in self.blocked if c.stalled(now, self._stall_timeout)]:
             connection.close("stalled")
         if now >= self._degraded_ends:
             self._degraded_ends = float("inf")
-            for subscriber in self._wheel.everyone():
+            for subscriber in self._lifetimes.everyone():
                 self._end(subscriber, "degraded", random.randint(0, 20_000))
         for observer in self.observers:
             observer.tick(now)
-
-    def _visit(self, subscriber: Subscriber, now: float) -> None:
-        if isinstance(subscriber.held, list):
-            self._file(subscriber, now)  # the broker is still reading for it
-            return
-        if subscriber.parting:
-            subscriber.connection.close("stalled")
-            return
-        if subscriber.held is not None and len(subscriber.held) > HELD_LIMIT:
-            subscriber.connection.close("slow")
-            return
-        if now >= subscriber.ends:
-            if subscriber.transport.once:
-                self._answer(subscriber)
-            else:
-                self._end(subscriber, subscriber.reason, random.randint(0, 1000))
-            return
-        if now >= subscriber.warns:
-            subscriber.warns = float("inf")
-            expires = int(time.time() + subscriber.ends - now)
-            subscriber.say({"type": "expiring", "expires": expires})
-        elif subscriber.held is None:
-            subscriber.say({"type": "ping"})
-        # In a replay the bytes that flow are sign of life enough.
-        subscriber.flush()
-        if subscriber.connection.subscriber is subscriber:
-            self._file(subscriber, now + self._heartbeat)
 
     # What the doors ask.
 
@@ -566,7 +430,8 @@ class Hub:
     def stats(self) -> dict[str, int]:
         """Numbers for `stats` and `/metrics`."""
         names = [name for name, _ in self._rooms.sizes()]
-        by_transport = Counter(subscriber.transport.name for subscriber in self._wheel.everyone())
+        everyone = self._lifetimes.everyone()
+        by_transport = Counter(subscriber.transport.name for subscriber in everyone)
         return {
             "connections": self._admission.size,
             "users": sum(name.startswith(PERSONAL) for name in names),
@@ -577,10 +442,3 @@ class Hub:
             **self.counts,
             **self.broker.counts,
         }
-
-
-def _seconds_left(expires: float) -> float:
-    """Until a token ends. The clock of the CMS may be behind: what was accepted within the leeway
-    gets it here, too."""
-    left = expires - time.time()
-    return left if left > 0 else left + 60

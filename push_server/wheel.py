@@ -3,7 +3,8 @@
 Each subscriber sits in exactly one slot of a quarter second, so filing and dropping one costs the
 same whether there are ten or ten thousand, and all slots together are all subscribers.
 
-Pure: `now` is an argument, on the monotonic clock. Imported by the hub.
+Pure: `now` is an argument, on the monotonic clock. Imported by the hub, which has the clock, and by
+`lifetimes`.
 """
 
 from collections.abc import Iterator

@@ -152,7 +152,8 @@ class Stage:
 
     def __init__(self, patch: pytest.MonkeyPatch, namespaces: Namespaces, **limits: Any) -> None:
         self.clock = Clock()
-        patch.setattr("push_server.hub.time", self.clock)
+        for module in ("hub", "greeting", "lifetimes"):
+            patch.setattr(f"push_server.{module}.time", self.clock)
         self.loop = asyncio.new_event_loop()
         self._ids = itertools.count()
         self.revocations = Revocations()
@@ -266,9 +267,9 @@ class Stage:
         assert hub._rooms._rooms == {}
         assert not hub._admission._addresses
         assert not hub._rooms._due and not hub._rooms._encoded
-        assert hub._wheel.everyone() == []
+        assert hub._lifetimes._wheel.everyone() == []
         assert not hub.blocked and not hub._parting
-        assert not [slot for slot, found in hub._wheel._slots.items() if found]
+        assert not [slot for slot, found in hub._lifetimes._wheel._slots.items() if found]
 
     def close(self) -> None:
         for task in self.tasks:

@@ -43,7 +43,9 @@ FLOORS: tuple[frozenset[str], ...] = (
         {
             "admission",
             "connection",
+            "greeting",
             "hub",
+            "lifetimes",
             "membership",
             "pacing",
             "presence",

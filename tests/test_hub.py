@@ -10,7 +10,7 @@ import pytest
 from stage import NAMESPACES, FakeConnection, Stage
 
 from push_server.errors import Unavailable
-from push_server.hub import HELD_LIMIT, WARN_SECONDS
+from push_server.lifetimes import HELD_LIMIT, WARN_SECONDS
 from push_server.positions import channel_key, parse_cursor
 from push_server.revocations import Revocation
 from push_server.rooms import ANSWER_SECONDS, LARGE_ROOM
@@ -601,7 +601,7 @@ def test_the_first_pings_are_spread(stage: Stage) -> None:
     random.seed(7)
     for n in range(200):
         stage.attach(f"u{n}")
-    assert len({subscriber.slot for subscriber in stage.hub._wheel.everyone()}) > 20
+    assert len({subscriber.slot for subscriber in stage.hub._lifetimes._wheel.everyone()}) > 20
 
 
 def test_a_stream_ends_with_its_token_and_says_so_before(stage: Stage) -> None:
@@ -695,15 +695,15 @@ def test_a_loop_that_stood_still_forgets_nobody(stage: Stage) -> None:
 
 def test_a_visit_that_fails_does_not_stop_the_wheel(stage: Stage) -> None:
     crowd = [stage.attach(f"u{n}") for n in range(20)]
-    for subscriber in stage.hub._wheel.everyone():
-        stage.hub._wheel.drop(subscriber)
-        stage.hub._file(subscriber, stage.clock.now + 5)
+    for subscriber in stage.hub._lifetimes._wheel.everyone():
+        stage.hub._lifetimes._wheel.drop(subscriber)
+        stage.hub._lifetimes._file(subscriber, stage.clock.now + 5)
     crowd[3].breaks = True
     stage.pass_time(6)
     assert crowd[3].closed() == "failed"
     others = [connection for connection in crowd if connection is not crowd[3]]
     assert all(connection.words == ["hello", "ping"] for connection in others)
-    assert len(stage.hub._wheel.everyone()) == 19
+    assert len(stage.hub._lifetimes._wheel.everyone()) == 19
 
 
 # What is left behind, and what is told of it
@@ -742,11 +742,11 @@ def test_a_thousand_lives_leave_nothing_behind(make_stage: MakeStage) -> None:
             user = f"u{chance.randrange(30)}"
             stage.hub.revoke(Revocation("user", user, stage.clock.time() - 1, 2**53))
         hub = stage.hub
-        assert hub._admission.size == len(hub._wheel.everyone()) <= 60
+        assert hub._admission.size == len(hub._lifetimes._wheel.everyone()) <= 60
         assert sum(hub._admission._addresses.values()) <= hub._admission.size
     for connection in alive:
         connection.close("gone")
-    for subscriber in stage.hub._wheel.everyone():
+    for subscriber in stage.hub._lifetimes._wheel.everyone():
         subscriber.connection.close("gone")
     stage.check_empty()
     assert set(stage.hub.stats()) >= {"connects", "replaced", "revoked", "deliveries", "recovered"}
