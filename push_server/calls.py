@@ -221,4 +221,7 @@ class _TlsAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         context = ssl.create_default_context()
         context.sslsocket_class = _TlsSocket
+        # Not that names are not compared: urllib3 does it where the context does not. It has to,
+        # because 1.26 tells the context no name if the URL has an address, which then refuses.
+        context.check_hostname = False
         super().init_poolmanager(*args, **kwargs, ssl_context=context)

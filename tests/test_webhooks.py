@@ -473,6 +473,21 @@ def test_over_tls(behave: Behave, certificate: Path, monkeypatch: pytest.MonkeyP
         friend.close()
 
 
+def test_a_certificate_of_another_name(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is good for 127.0.0.1, and not for the name that leads there."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with Cms(answer(204), tls=context) as cms:
+        sending = sender(cms.url.replace("127.0.0.1", "localhost"))
+        sending.put(events(1))
+        wait_for(lambda: sending._counts["webhooks.failed"])
+        sending.close()
+        assert cms.requests == []
+
+
 # The server as a whole.
 
 
