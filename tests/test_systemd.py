@@ -226,6 +226,19 @@ def test_what_it_is_not_given_it_opens(service: Service) -> None:
         assert service.get("/ready", internal=True).status == 200
 
 
+def test_a_path_stays_for_the_next_one(service: Service) -> None:
+    path = service.folder / "http.sock"
+    service.settings["listen"] = f"unix:{path}"
+    with service.managed(listen=[str(path)]) as manager:
+        manager.start()
+        manager.restart()
+        made = path.stat().st_ino
+        assert manager.stop() == 0
+        assert path.stat().st_ino == made
+        with socket.socket(socket.AF_UNIX) as visitor:
+            visitor.connect(str(path))  # waits; it is systemd's
+
+
 def test_a_log_that_the_journal_reads(service: Service) -> None:
     """A pipe of ours is the journal, as systemd tells it: by device and inode."""
     service.write_config()
