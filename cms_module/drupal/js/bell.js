@@ -1,6 +1,6 @@
 /**
  * @file
- * Puts the bell of notifications.js where the block is.
+ * Puts the bell of notifications.js where the block is, and the list on its page.
  */
 
 /* global Notifications */
@@ -59,14 +59,21 @@
     };
   }
 
+  function mount(place) {
+    Notifications.mount({ push, channel: channels[0], load, markSeen, words: words(), ...place });
+  }
+
   Drupal.behaviors.pushServerBell = {
     attach(context) {
+      if (!channels.length) {
+        return;
+      }
       once('push-server-bell', '[data-push-server-bell]', context).forEach((bell) => {
-        if (channels.length) {
-          // The link that is there without JavaScript leads to the page with all of them.
-          const all = bell.querySelector('a')?.href;
-          Notifications.mount({ push, channel: channels[0], bell, load, markSeen, all, words: words() });
-        }
+        // The link that is there without JavaScript leads to the page with all of them.
+        mount({ bell, all: bell.querySelector('a')?.href });
+      });
+      once('push-server-list', '[data-push-server-list]', context).forEach((list) => {
+        mount({ list });
       });
     },
   };

@@ -12,6 +12,7 @@ use Drupal\push_server\Notification\Notifier;
 use Drupal\push_server\Notification\Store;
 use Drupal\push_server\Notification\View;
 use Drupal\push_server\Outbox;
+use Drupal\push_server\PageSettings;
 use Drupal\user\UserInterface;
 use Symfony\Component\DependencyInjection\ContainerInterface;
 use Symfony\Component\HttpFoundation\JsonResponse;
@@ -30,6 +31,7 @@ final class NotificationController implements ContainerInjectionInterface {
     private readonly View $view,
     private readonly Notifier $notifier,
     private readonly Outbox $outbox,
+    private readonly PageSettings $page,
     private readonly EntityTypeManagerInterface $entityTypeManager,
     private readonly DateFormatterInterface $dateFormatter,
     private readonly AccountInterface $currentUser,
@@ -44,6 +46,7 @@ final class NotificationController implements ContainerInjectionInterface {
       $container->get(View::class),
       $container->get(Notifier::class),
       $container->get(Outbox::class),
+      $container->get(PageSettings::class),
       $container->get('entity_type.manager'),
       $container->get('date.formatter'),
       $container->get('current_user'),
@@ -67,7 +70,7 @@ final class NotificationController implements ContainerInjectionInterface {
    */
   public function seen(Request $request): Response {
     $account = $this->account();
-    $id = $request->request->getInt('seen');
+    $id = (int) $request->request->get('seen');
     if ($id < 1) {
       return new JsonResponse(['message' => 'The field seen is the id of a notification.'], 400, self::NO_STORE);
     }
@@ -87,11 +90,9 @@ final class NotificationController implements ContainerInjectionInterface {
       fn (array $item): array => ['date' => $this->dateFormatter->format($item['at'], 'short')] + $item,
       $this->items($this->account()),
     );
-    return [
-      '#theme' => 'push_server_list',
-      '#items' => $items,
-      '#cache' => ['max-age' => 0],
-    ];
+    $build = ['#theme' => 'push_server_list', '#items' => $items, '#cache' => ['max-age' => 0]];
+    $this->page->attach($build, 'notifications');
+    return $build;
   }
 
   /**

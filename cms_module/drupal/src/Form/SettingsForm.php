@@ -89,8 +89,12 @@ final class SettingsForm extends ConfigFormBase {
     $fixed = $this->clients->fixed();
     foreach (['url', 'api'] as $name) {
       if (isset($fixed[$name])) {
-        $form['connection'][$name]['#disabled'] = TRUE;
-        $form['connection'][$name]['#description'] = $this->t('settings.php or the environment says %value, and that counts.', ['%value' => (string) $fixed[$name]]);
+        $form['connection'][$name] = [
+          '#type' => 'item',
+          '#title' => $form['connection'][$name]['#title'],
+          '#plain_text' => (string) $fixed[$name],
+          '#description' => $this->t('Is in settings.php or in the environment.'),
+        ];
       }
     }
     $form['connection'] += $this->secrets($fixed);
