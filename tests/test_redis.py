@@ -271,7 +271,7 @@ async def test_a_revocation_reaches_all_nodes_and_those_that_come_later(
         await one.broker.revoke(Revocation("user", "7", now - 10, now - 5))
     async with nodes(redis, 1, prefix) as (three,):
         assert three.revoked == [revocation]
-        assert redis.cli("HLEN", f"{prefix}revoked") == 1, "what is over is forgotten"
+        assert redis.cli("HLEN", f"{prefix}revoked") == 2, "what is over is forgotten"
 
 
 @in_loop
@@ -654,6 +654,105 @@ async def test_epochs_grow_even_if_the_clock_goes_back(own: RedisServer) -> None
         await publish(node.broker, "a", 2)
         await until(lambda: node.restarts)
         assert (await head_of(node.broker, "a")).epoch > before
+
+
+# A replica that takes over.
+
+
+@contextlib.contextmanager
+def replica_of(primary: RedisServer) -> Iterator[RedisServer]:
+    """A second Redis that copies the first, and has all of it by now."""
+    with RedisServer(appendonly="yes", appendfsync="always") as replica:
+        replica.cli("REPLICAOF", "127.0.0.1", primary.port)
+        deadline = time.monotonic() + PATIENCE
+        while b"master_link_status:up" not in replica.cli("INFO", "replication"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield replica
+
+
+def copied(primary: RedisServer, replica: RedisServer) -> bool:
+    def offset(server: RedisServer) -> bytes:
+        text: bytes = server.cli("INFO", "replication")
+        return text.partition(b"master_repl_offset:")[2].split()[0]
+
+    return offset(primary) == offset(replica)
+
+
+def take_over(primary: RedisServer, replica: RedisServer) -> None:
+    """The primary dies; the replica takes its place and its address."""
+    primary.kill()
+    replica.cli("REPLICAOF", "NO", "ONE")
+    replica.cli("CONFIG", "SET", "port", primary.port)
+    replica.port = primary.port
+
+
+@in_loop
+async def test_what_a_failover_loses_is_announced_and_nothing_else_is_lost(
+    always: RedisServer,
+) -> None:
+    with replica_of(always) as replica:
+        async with nodes(always, 2) as (one, two):
+            await one.subscribe("b")
+            await two.subscribe("b")
+            await publish(one.broker, "a", *range(1, 11))
+            await publish(one.broker, "b", 1)
+            now = time.time()
+            await one.broker.revoke(Revocation("sid", "known", now, now + 100))
+            await until(lambda: copied(always, replica))
+            # From here on the replica hears nothing, and its primary acknowledges all the same.
+            replica.cli("REPLICAOF", "127.0.0.1", 1)
+            await publish(one.broker, "a", 11, 12)
+            await one.broker.revoke(Revocation("sid", "lost", now, now + 100))
+            clients = {
+                "all": await head_of(one.broker, "a"),
+                "some": (await head_of(one.broker, "a"))._replace(offset=5, tag=tag_of("id5")),
+            }
+            assert clients["all"].offset == 12
+            await until(lambda: two.offsets() == list(range(1, 13)))
+            take_over(always, replica)
+            offset = await publish_when_back(two.broker, "a", 13)
+            assert offset == 1, "the log begins anew: who was at 5 cannot know of 11 and 12"
+            await until(lambda: all(len(node.restarts) == 2 for node in (one, two)))
+            for node in (one, two):
+                assert {what[:2] for what in node.restarts} == {("a", EPOCH), ("b", EPOCH)}
+                for client in clients.values():
+                    assert (await resume(node.broker, "a", client)).reset == EPOCH
+            # Once told, nobody misses anything, nobody is told again, no logout is lost.
+            await publish(one.broker, "a", 14)
+            await publish(two.broker, "b", 2)
+            place = (await head_of(one.broker, "a"))._replace(offset=1, tag=tag_of("id13"))
+            for node in (one, two):
+                await until(lambda n=node: n.ids()[-1] == "id14")  # type: ignore[misc]
+                await until(lambda n=node: n.ids("b")[-1] == "id2")  # type: ignore[misc]
+                assert offsets(await resume(node.broker, "a", place)) == [2]
+                assert len(node.restarts) == 2
+            async with nodes(replica, 1, prefix_of(one)) as (later,):
+                values = {item.value for item in later.revoked}
+                assert values >= {"known", "lost"}
+
+
+@in_loop
+async def test_a_primary_that_is_demoted_is_left(always: RedisServer, own: RedisServer) -> None:
+    """A switch between the two may lead the next connection to the new primary."""
+    async with nodes(always) as (node,):
+        await publish(node.broker, "a", 1)
+        always.cli("REPLICAOF", "127.0.0.1", own.port)
+        (answer,) = await node.broker.publish([ask("a", 2)])
+        assert isinstance(answer, PushError) and answer.status == 503
+        await until(lambda: node.degraded == [True])
+        await until(lambda: b"master_link_status:up" in always.cli("INFO", "replication"))
+        always.cli("REPLICAOF", "NO", "ONE")
+        await publish_when_back(node.broker, "a", 2)
+        # It was made a copy of an empty one meanwhile.
+        await until(lambda: node.restarts)
+        await publish(node.broker, "a", 3)
+        assert node.ids()[-1] == "id3"
+        await until(lambda: node.degraded == [True, False])
+
+
+def prefix_of(node: Node) -> str:
+    return node.broker.address.prefix
 
 
 # What does not come from us.

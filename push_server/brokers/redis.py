@@ -24,6 +24,7 @@ from push_server.brokers.redis_bus import Bus
 from push_server.brokers.redis_link import Call, Link, ResponseError, Script, Unusable, failure
 from push_server.brokers.redis_log import SCRIPTS as LOG_SCRIPTS
 from push_server.brokers.redis_log import RedisLog
+from push_server.brokers.redis_revocations import REVOKE, RedisRevocations
 from push_server.brokers.redis_rooms import Rooms
 from push_server.brokers.redis_roster import MARK, RedisRoster
 from push_server.brokers.redis_roster import SCRIPTS as ROSTER_SCRIPTS
@@ -34,8 +35,6 @@ from push_server.brokers.redis_wire import (
     Entry,
     origin_of,
     parse_entry,
-    parse_revocation,
-    revocation_field,
 )
 from push_server.brokers.survey import Survey
 from push_server.brokers.windows import BUDGET, Windows
@@ -54,7 +53,6 @@ DEGRADED_SECONDS = 1.5
 """How long Redis may be away before subscribers are told."""
 
 _CLAIM = Script("redis_claim")
-_REVOKE = Script("redis_revoke")
 
 
 class RedisBroker(Broker):
@@ -77,7 +75,7 @@ class RedisBroker(Broker):
             raise BadInput("broker_unusable", f'broker = "{shown(url)}": {error}.') from None
         self.address = address
         prefix = address.prefix
-        self._revoked_key, self._claims = prefix + "revoked", prefix + "t:"
+        self._claims = prefix + "t:"
         # Bus names know nothing of databases, so ours say which one they speak of.
         self._bus_all = f"{prefix}{address.db}/all"
         self._bus_channel = f"{prefix}{address.db}/c:"
@@ -115,8 +113,16 @@ class RedisBroker(Broker):
             spawn=self._spawn,
             counts=self.counts,
         )
-        self._known: dict[tuple[str, str], Revocation] = {}
+        self._revocations = RedisRevocations(
+            prefix + "revoked",
+            self._bus_all,
+            self._node,
+            clock=lambda: self.clock(),
+            revoked=lambda revocation: self.revoked(revocation),
+            dropped=self._drop,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._started = False
         self._sung = self._heard_song = 0
         self._down_since: float | None = None
         self._told = False
@@ -125,10 +131,11 @@ class RedisBroker(Broker):
 
     async def start(self) -> None:
         """Connect, make sure that this Redis can be used, and announce the revocations."""
-        scripts = [_CLAIM, _REVOKE, *LOG_SCRIPTS, *ROSTER_SCRIPTS]
+        scripts = [_CLAIM, REVOKE, *LOG_SCRIPTS, *ROSTER_SCRIPTS]
         self._link = Link(self.address, scripts, self._log.stamp, self._link_changed)
         self._bus = Bus(self.address, self._hear, self._confirmed, self._catch_up_soon)
-        self._log.link = self.roster.link = self._survey.link = self._link
+        for user in (self._log, self.roster, self._survey, self._revocations):
+            user.link = self._link
         self._rooms.bus = self._bus
         self._bus.join(self._bus_all)
         self._bus.join(self._bus_node)
@@ -140,7 +147,8 @@ class RedisBroker(Broker):
             ) from error
         try:
             await self._bus.start()
-            await self._load_revocations()
+            await self._revocations.load(await self._log.epoch(), starting=True)
+            self._started = True
         except BaseException:
             await self.close()
             raise
@@ -266,8 +274,7 @@ class RedisBroker(Broker):
             if not self._survey.hear_question(origin, text.removeprefix(QUESTION)):
                 self._drop("bus", "")
         else:
-            times, _, field = text.partition(b"\n")
-            self._learn(parse_revocation(field, times))
+            self._revocations.hear(text)
 
     def _confirmed(self, name: str) -> None:
         if name.startswith(self._bus_channel):
@@ -287,58 +294,8 @@ class RedisBroker(Broker):
 
     async def revoke(self, revocation: Revocation) -> None:
         """Announce it here, then store it and tell the other nodes."""
-        self._learn(revocation)
-        await self._store_revocation(revocation)
-
-    async def _store_revocation(self, revocation: Revocation) -> None:
-        field = revocation_field(revocation)
-        times = f"{revocation.before!r} {revocation.expires!r}".encode()
-        message = b"%s %s\n%s" % (self._node.encode(), times, field)
-        await self._link.one(
-            Call(
-                _REVOKE,
-                (self._revoked_key,),
-                (
-                    field,
-                    repr(revocation.before),
-                    repr(revocation.expires),
-                    self._bus_all,
-                    message,
-                ),
-            )
-        )
-
-    def _learn(self, revocation: Revocation | None) -> None:
-        """Announce a revocation that is news."""
-        if revocation is None:
-            self._drop("bus", "")
-            return
-        key = (revocation.kind, revocation.value)
-        known = self._known.get(key)
-        if known is None or (known.before, known.expires) < (revocation.before, revocation.expires):
-            self._known[key] = revocation
-            self.revoked(revocation)
-
-    async def _load_revocations(self) -> None:
-        """Announce what is in force, and have what is over forgotten."""
-        flat = await self._link.one(("HGETALL", self._revoked_key))
-        now = self.clock()
-        over: list[bytes] = []
-        kept: set[tuple[str, str]] = set()
-        for field, times in zip(flat[::2], flat[1::2], strict=True):
-            revocation = parse_revocation(field, times)
-            if revocation is None or revocation.expires <= now:
-                over.append(field)
-            else:
-                kept.add((revocation.kind, revocation.value))
-                self._learn(revocation)
-        if over:
-            await self._link.one(("HDEL", self._revoked_key, *over))
-        for key in [key for key, known in self._known.items() if known.expires <= now]:
-            del self._known[key]
-        # A Redis that was flushed has forgotten what we have not.
-        for key in self._known.keys() - kept:
-            await self._store_revocation(self._known[key])
+        self._revocations.learn(revocation)
+        await self._revocations.store(revocation)
 
     # Watching over the connections.
 
@@ -348,11 +305,12 @@ class RedisBroker(Broker):
 
     def _catch_up_soon(self) -> None:
         """After a new beginning of either connection: read what may have been missed."""
-        self._spawn(self._catch_up())
+        if self._started:
+            self._spawn(self._catch_up())
 
     async def _catch_up(self) -> None:
         with contextlib.suppress(PushError):  # then there will be another beginning
-            await self._load_revocations()
+            await self._revocations.load(await self._log.epoch())
             await self._rooms.catch_up_all()
 
     async def _tick(self) -> None:
@@ -368,7 +326,7 @@ class RedisBroker(Broker):
         try:
             await self._sing()
             if await self._rooms.check() or not self._bus.up:
-                await self._load_revocations()
+                await self._revocations.load(await self._log.epoch())
             await self._log.sweep()
             await self.roster.renew()
         except PushError as error:

@@ -67,7 +67,8 @@ class Bus:
         """Begin to listen. Raises `Unavailable` if nothing is heard in time."""
         self._task = asyncio.create_task(self._run(), name="redis-bus")
         try:
-            await asyncio.wait_for(self._up.wait(), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                await self._up.wait()
         except TimeoutError:
             raise unavailable("the bus is silent") from None
 
@@ -109,11 +110,7 @@ class Bus:
             self._connections += 1
             try:
                 await self._listen()
-            except* Exception as group:  # noqa: BLE001
-                # Not only `FAILURES`: where one task reads and another one writes, redis-py may
-                # stumble over a connection that just closed (AttributeError). Whatever it is, a
-                # node that does not listen any more must not go on without.
-                error = _first(group)
+            except Exception as error:  # noqa: BLE001 - a node that is deaf must not stay so
                 if self.up or not isinstance(error, FAILURES):
                     pause = RETRY_SECONDS[0]
                     log.warn("bus.down", reason=reason_of(error))
@@ -138,13 +135,25 @@ class Bus:
             self._unconfirmed = Counter(self._names.keys())
             self._beginning = len(self._names)
             self._ordered.set()
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._speak(ear))
-                both.create_task(self._hear(ear))
-                await self._given_up.wait()
-                raise Unusable(self._complaint)
+            # Not a task group: it waits for tasks that it has cancelled once, and a cancellation
+            # can be lost (`asyncio.wait_for` of Python 3.11 loses some). Then it waits for ever.
+            tasks = [
+                asyncio.create_task(work)
+                for work in (self._speak(ear), self._hear(ear), self._wait_until_given_up())
+            ]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks:
+                    if task.done():
+                        task.result()
+            finally:
+                await end(*tasks)
         finally:
             await ear.close()
+
+    async def _wait_until_given_up(self) -> None:
+        await self._given_up.wait()
+        raise Unusable(self._complaint)
 
     async def _speak(self, ear: Ear) -> None:
         while True:
@@ -186,8 +195,3 @@ def _runs(orders: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
             runs.append((command, []))
         runs[-1][1].append(name)
     return runs
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

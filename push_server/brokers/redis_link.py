@@ -34,6 +34,7 @@ from redis.exceptions import (
     AuthenticationError,
     InvalidResponse,
     NoScriptError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -117,13 +118,17 @@ class _Job:
     """It changes nothing: if its answer is lost, it is asked again."""
 
 
-def _connection(address: RedisAddress, timeout: float | None) -> AnyConnection:
-    """A connection that is closed as yet; it never connects again by itself."""
+def _connection(address: RedisAddress) -> AnyConnection:
+    """A connection that is closed as yet.
+
+    It has no timeouts of its own: they would blame Redis when it is the loop that is late, and
+    `asyncio.wait_for`, which they are made of, loses cancellations in Python 3.11.
+    """
     options: dict[str, Any] = {
         "db": address.db,
         "username": address.username,
         "password": address.password,
-        "socket_timeout": timeout,
+        "socket_timeout": None,
         "socket_connect_timeout": PATIENCE,
         "retry": Retry(NoBackoff(), 0),
         "client_name": "push-server",
@@ -140,16 +145,37 @@ def _connection(address: RedisAddress, timeout: float | None) -> AnyConnection:
     return Connection(**options)
 
 
+async def _opened(address: RedisAddress) -> AnyConnection:
+    """A connection that is open; raises one of `FAILURES`."""
+    connection = _connection(address)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await connection.connect()  # type: ignore[no-untyped-call]
+    except BaseException:
+        await _close(connection)
+        raise
+    return connection
+
+
 async def _close(connection: AnyConnection) -> None:
     with contextlib.suppress(RedisError, OSError, TimeoutError):
         await connection.disconnect()
 
 
-async def end(task: asyncio.Task[None]) -> None:
-    """Cancel a task until it has ended: a task group that just fails forgets a cancellation."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=0.1)
+async def end(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks until they have ended, because cancellations get lost."""
+    for task in tasks:
+        task.add_done_callback(_seen)
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=0.1)
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Look at what a task ended with, or asyncio complains."""
+    if not task.cancelled():
+        task.exception()
 
 
 FAILURES = (RedisError, OSError, TimeoutError, ssl.SSLError, Unusable)
@@ -286,7 +312,8 @@ class Link:
     async def wait(self) -> None:
         """Return when the connection is up. Raises `Unavailable` if that takes too long."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._came_up.wait(), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                await self._came_up.wait()
         if not self.up:
             raise unavailable("the connection is down")
 
@@ -298,11 +325,9 @@ class Link:
         return reply
 
     async def _connect(self) -> AnyConnection:
-        # Its own timeout would blame Redis when it is the loop that is late.
-        connection = _connection(self._address, None)
+        connection = await _opened(self._address)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await connection.connect()  # type: ignore[no-untyped-call]
                 self._server = await _inspect(connection)
                 for script in self._scripts:
                     await _ask(connection, "SCRIPT", "LOAD", script.text)
@@ -383,8 +408,12 @@ class Link:
                 self._heard_at = loop.time()
                 if not job.answer.done():
                     job.answer.set_result(replies)
-                if any(isinstance(reply, NoScriptError) for reply in replies):
-                    raise Unusable("the scripts were flushed")  # a new connection loads them
+                for reply in replies:
+                    if isinstance(reply, NoScriptError):
+                        raise Unusable("the scripts were flushed")  # a new connection loads them
+                    if isinstance(reply, ReadOnlyError):
+                        # The next connection may lead to its successor.
+                        raise Unusable("this Redis has become a replica")
 
     def _packable(self, command: Command) -> tuple[str | bytes | int | float, ...]:
         if not isinstance(command, Call):
@@ -447,14 +476,7 @@ class Aside:
     @classmethod
     async def open(cls, address: RedisAddress) -> "Aside":
         """Connect; raises one of `FAILURES`."""
-        connection = _connection(address, None)
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await connection.connect()  # type: ignore[no-untyped-call]
-        except BaseException:
-            await _close(connection)
-            raise
-        return cls(connection)
+        return cls(await _opened(address))
 
     async def ask(self, *command: str | bytes, seconds: float = PATIENCE) -> Any:
         """The reply to one command.
@@ -486,22 +508,19 @@ class Ear:
     @classmethod
     async def open(cls, address: RedisAddress) -> "Ear":
         """Connect; raises one of `FAILURES`."""
-        connection = _connection(address, SILENCE)
-        try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-        except BaseException:
-            await _close(connection)
-            raise
-        return cls(connection)
+        return cls(await _opened(address))
 
     async def send(self, command: str, names: Sequence[str]) -> None:
         """SUBSCRIBE or UNSUBSCRIBE."""
+        if not self._connection.is_connected:
+            raise Unusable("the connection was closed")  # else it would make another one
         packed = self._connection.pack_command(command, *names)
         await self._connection.send_packed_command(packed, check_health=False)
 
     async def hear(self) -> tuple[bytes, bytes, Any]:
         """What comes next: its kind, the bus name, and the message or a number."""
-        heard = await self._connection.read_response()
+        async with asyncio.timeout(SILENCE):
+            heard = await self._connection.read_response()
         if not isinstance(heard, list) or len(heard) != 3:
             raise Unusable("the bus speaks another protocol")
         kind, name, message = heard

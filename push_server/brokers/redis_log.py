@@ -144,6 +144,10 @@ class RedisLog:
             self.saw(head.epoch)
         return epoch, heads
 
+    async def epoch(self) -> int:
+        """The epoch of the log; a new one if Redis may have lost something meanwhile."""
+        return (await self.heads([]))[0]
+
     async def sweep(self) -> None:
         """Delete some of what is too old in channels that nobody publishes to."""
         args = (repr(self._clock()), SWEPT_AT_ONCE, self._stream)

@@ -28,7 +28,7 @@ from push_server.publications import (
     check_id,
     dump_json,
 )
-from push_server.revocations import SESSION, TOKEN, USER, Revocation
+from push_server.revocations import EVERYBODY, SESSION, TOKEN, USER, Revocation
 
 ENTRY_LIMIT = 16 * 1024 * 1024
 """Bytes of a publication. Redis cuts a subscriber that has 32 MB waiting."""
@@ -195,7 +195,7 @@ def parse_revocation(field: bytes, times: bytes) -> Revocation | None:
         before, expires = map(float, times.split(b" "))
     except (ValueError, TypeError, RecursionError):
         return None
-    if kind not in (SESSION, USER, TOKEN) or not isinstance(value, str):
+    if kind not in (SESSION, USER, TOKEN, EVERYBODY) or not isinstance(value, str):
         return None
     if not (math.isfinite(before) and math.isfinite(expires)):
         return None

@@ -161,15 +161,9 @@ class Known:
             self.clashes.append(f"{place} is {found} and, {how}, {name}")
 
     def allowed_until(self, user: str, token: Row) -> float:
-        """When a token must have stopped being good because it has been revoked.
-
-        A log that is lost may take the revocations with it that were made before: who comes with
-        such a token later is let in again, until it expires.
-        """
+        """When a token must have stopped being good because it has been revoked."""
         moments = [
-            fault["t1"]
-            for fault in self.revocations
-            if _covers(fault["params"], user, token) and not self._forgotten(fault, token["at"])
+            fault["t1"] for fault in self.revocations if _covers(fault["params"], user, token)
         ]
         if not moments:
             return float("inf")
@@ -181,12 +175,6 @@ class Known:
             if hold["t0"] <= until and hold["t1"] + bound > until:
                 until = hold["t1"] + bound
         return float(until)
-
-    def _forgotten(self, revocation: Row, at: float) -> bool:
-        return any(
-            fault["channels"] is None and revocation["t0"] <= fault["t1"] and fault["t0"] <= at
-            for fault in self.losses
-        )
 
     def lost_since(self, begin: float, end: float) -> bool:
         """Whether a fault that destroys may have come after what a session was told at `begin`.
