@@ -128,7 +128,8 @@ class ServiceManager:
         user, mask = self.unit["User"][0], self.unit["UMask"][0]
         # systemd may raise the limit; we, perhaps, only up to our own.
         limit = min(int(self.unit["LimitNOFILE"][0]), resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--no-new-privs"]
+        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
+        become.append("--no-new-privs")
         return ["sh", "-c", f'umask {mask}; ulimit -n {limit}; exec "$@"', "sh", *become]
 
     def wait_for(self, state: str, seconds: float = START_SECONDS) -> None:
