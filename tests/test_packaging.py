@@ -61,9 +61,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("LICENSE", "MANIFEST.in", "README.rst", "pyproject.toml"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(
-        ROOT / "push_server", source / "push_server", ignore=shutil.ignore_patterns("__pycache__", ".*")
-    )
+    ignored = shutil.ignore_patterns("__pycache__", ".*")
+    shutil.copytree(ROOT / "push_server", source / "push_server", ignore=ignored)
     run(sys.executable, "-m", "build", "--outdir", folder, source)
     assert len(list(folder.glob("*.tar.gz"))) == 1
     (found,) = folder.glob("*.whl")
