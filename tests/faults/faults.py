@@ -226,14 +226,43 @@ def disk_full(rig: "Rig", chance: Random) -> Row:
     return {"node": node.name}
 
 
-def damage(rig: "Rig", chance: Random) -> Row:
-    """The log, or its end, is destroyed while the server is down; what is left says so."""
-    node = rig.nodes[0]
-    node.kill()
-    how = chance.choice(("header", "half", "gone", "end"))
+def _end_of_log_gone(node: "Node") -> None:
     # What was committed last stands beside the file until it is folded into it.
     for side in ("-wal", "-shm"):
         Path(f"{node.database}{side}").unlink(missing_ok=True)
+
+
+def wal_gone(rig: "Rig", chance: Random) -> Row:
+    """The write-ahead log is deleted while the server is down: a good log without its end."""
+    node = rig.nodes[0]
+    node.kill()
+    _end_of_log_gone(node)
+    node.start()
+    return {"node": node.name}
+
+
+def bits_flipped(rig: "Rig", chance: Random) -> Row:
+    """The disk gives back something else than what was written, here and there."""
+    node, flips = rig.nodes[0], chance.choice((1, 20, 400))
+    node.kill()
+    with node.database.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        for _ in range(flips):
+            place = chance.randrange(size)
+            file.seek(place)
+            byte = file.read(1)[0] ^ 1 << chance.randrange(8)
+            file.seek(place)
+            file.write(bytes([byte]))
+    node.start()
+    return {"node": node.name, "flips": flips, "of": size}
+
+
+def damage(rig: "Rig", chance: Random) -> Row:
+    """The log is destroyed while the server is down; what is left says so."""
+    node = rig.nodes[0]
+    node.kill()
+    how = chance.choice(("header", "half", "gone"))
+    _end_of_log_gone(node)
     if how == "gone":
         node.database.unlink()
     elif how == "half":
@@ -441,6 +470,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("slow disk", HOUSE, slow_disk, SQLITE, holds=True, needs=_strace_works),
     Fault("disk full", HOUSE, disk_full, SQLITE, errors=True, needs=_strace_works),
     Fault("log destroyed", HOUSE, damage, SQLITE, loses=True, errors=True, weight=0.5),
+    Fault("end of log gone", HOUSE, wal_gone, SQLITE, loses=True, errors=True, weight=0.5),
+    Fault("bits flipped", HOUSE, bits_flipped, SQLITE, loses=True, errors=True, weight=0.5),
     # A restart that loses nothing, and one of which nobody can say so.
     Fault("Redis killed", HOUSE, redis_faults.killed, REDIS, needs=redis_faults.synced),
     Fault("Redis restarted", HOUSE, redis_faults.restarted, REDIS, needs=redis_faults.synced),

@@ -51,6 +51,9 @@ def _not_durable(known: Known, starts: list[float], name: str, ack: Ack) -> str 
         if last is not None and ack.offset <= last.head - known.keep:
             known.counts["not read in time"] += 1
             return None
+        if last is not None and known.lost_between(ack.at, last.until):
+            known.counts["lost, announced"] += 1  # what is damaged counts as not kept any more
+            return None
         return "never read back"
     found = known.kept.get((ack.epoch, ack.offset))
     if found is None:
