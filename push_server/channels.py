@@ -65,6 +65,14 @@ class ChannelSet:
             tuple(entry[:-1] for entry in listed if entry.endswith("*")),
         )
 
+    def covers(self, prefix: str) -> bool:
+        """Whether it holds all channels that begin so."""
+        personal = prefix.startswith(PERSONAL)
+        return any(
+            prefix.startswith(known) and (not personal or known.startswith(PERSONAL))
+            for known in self.prefixes
+        )
+
     def __contains__(self, channel: str) -> bool:
         # A pattern such as "*" or "us*" must not open the personal channels of other users:
         # those are granted by name, or by a pattern that spells out "user:".

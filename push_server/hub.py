@@ -28,7 +28,7 @@ from push_server.pacing import Pace
 from push_server.positions import Position, channel_key
 from push_server.publications import Publication, dump_json
 from push_server.revocations import USER, Revocation, Revocations
-from push_server.rooms import Rooms
+from push_server.rooms import Glob, Rooms
 from push_server.subscriber import Subscriber, SubscribeRequest
 from push_server.transports import TRANSPORTS
 from push_server.transports.base import Headers, response
@@ -311,6 +311,17 @@ class Hub:
         """Take a subscriber out of some of its channels."""
         self._membership.remove(subscriber, channels, time.monotonic())
 
+    def watch_glob(self, subscriber: Subscriber, glob: Glob) -> None:
+        """Tell a subscriber, too, what comes to channels like these: live, without a cursor.
+
+        Only where `Broker.hears_all`.
+        """
+        self._rooms.watch(subscriber, glob)
+
+    def unwatch_glob(self, subscriber: Subscriber, glob: Glob) -> None:
+        """The end of that; to be called before the subscriber ends."""
+        self._rooms.unwatch(subscriber, glob)
+
     def renew(
         self, subscriber: Subscriber, token_id: str, issued: float, expires: float
     ) -> None:
@@ -438,7 +449,7 @@ class Hub:
             "channels": len(names),
             "blocked": len(self.blocked),
             "deliveries": self._rooms.deliveries,
-            **{f"connections.{name}": by_transport[name] for name in TRANSPORTS},
+            **{f"connections.{name}": by_transport[name] for name in {*TRANSPORTS, *by_transport}},
             **self.counts,
             **self.broker.counts,
         }

@@ -9,13 +9,34 @@ Event loop only, hence no locks. Imported by the hub, which it calls back for wh
 
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
+from push_server.channels import PERSONAL
 from push_server.publications import Publication
 from push_server.subscriber import Subscriber, visible_to
 from push_server.transports.base import Pieces, Transport
 
 LARGE_ROOM = 200
 ANSWER_SECONDS = 0.001
+
+
+class Glob(NamedTuple):
+    """All channels that begin so: to any depth, or without a further slash."""
+
+    prefix: str
+    deep: bool
+
+    def __contains__(self, channel: object) -> bool:
+        # As with grants: what is personal or internal is not meant unless it is spelled out.
+        assert isinstance(channel, str)
+        rest = channel[len(self.prefix) :]
+        flat = "/" not in rest and (bool(self.prefix) or ":" not in rest)
+        return (
+            channel.startswith(self.prefix)
+            and (self.deep or flat)
+            and not channel.startswith("$")
+            and (not channel.startswith(PERSONAL) or self.prefix.startswith(PERSONAL))
+        )
 
 
 class Rooms:
@@ -43,6 +64,8 @@ class Rooms:
         """Channel -> subscribers, in the order they came. Lists, because most rooms hold one
         subscriber (a list of one takes 64 bytes, a set 216), and because a fan-out that goes
         through memory in order is faster; leaving a room of 10,000 takes 12 µs."""
+        self._globs: dict[Glob, list[Subscriber]] = {}
+        """Who is told, live and without a cursor, what is published to channels like these."""
         self._due: dict[str, list[Publication]] = {}
         self._encoded: dict[tuple[str, Transport], Pieces] = {}
 
@@ -65,6 +88,16 @@ class Rooms:
                 del self._rooms[channel]
                 self._emptied(channel)
 
+    def watch(self, subscriber: Subscriber, glob: Glob) -> None:
+        """Tell a subscriber, too, what comes to channels like these that it is not in."""
+        self._globs.setdefault(glob, []).append(subscriber)
+
+    def unwatch(self, subscriber: Subscriber, glob: Glob) -> None:
+        """The end of `watch`."""
+        self._globs[glob].remove(subscriber)
+        if not self._globs[glob]:
+            del self._globs[glob]
+
     def of(self, channel: str) -> tuple[Subscriber, ...]:
         """The subscribers of a channel."""
         return tuple(self._rooms.get(channel, ()))
@@ -77,8 +110,8 @@ class Rooms:
 
     def deliver(self, channel: str, publications: Sequence[Publication]) -> None:
         """Take the next publications of a channel (the broker's callback)."""
-        room = self._rooms.get(channel)
-        if room is None:
+        room = self._rooms.get(channel, ())
+        if not room and not any(channel in glob for glob in self._globs):
             return
         if not self._due:
             # The publisher's answer needs a few more turns of the loop, and a large fan-out takes
@@ -125,6 +158,7 @@ class Rooms:
                 except Exception as failure:  # noqa: BLE001  # one connection, not all behind it
                     self._fail(subscriber, failure)
             self.deliveries += len(room) * len(publications)
+            self._pass_on(channel, publications, touched)
         self._encoded.clear()
         for subscriber in touched:
             try:
@@ -134,6 +168,23 @@ class Rooms:
                     self._answer(subscriber)
             except Exception as failure:  # noqa: BLE001
                 self._fail(subscriber, failure)
+
+    def _pass_on(
+        self, channel: str, publications: Sequence[Publication], touched: dict[Subscriber, None]
+    ) -> None:
+        """Offer to those who watch channels like this one, once to each."""
+        watchers = {
+            subscriber: None
+            for glob, watching in self._globs.items()
+            if channel in glob
+            for subscriber in watching
+            if channel not in subscriber.channels
+        }
+        for subscriber in watchers:
+            visible = visible_to(subscriber.instance, publications)
+            subscriber.due += subscriber.transport.bare(visible)
+            touched[subscriber] = None
+        self.deliveries += len(watchers) * len(publications)
 
     def announce(self, channel: str, control: bytes) -> None:
         """Send a control message, which is JSON already, to those who are live."""

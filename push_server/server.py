@@ -183,6 +183,7 @@ class _House:
         )
         try:
             self._context = await make_context(self._settings)
+            self._context.alone = self._inherited is None
         except BaseException:
             for listening in chain.from_iterable(sockets.values()):
                 listening.close()

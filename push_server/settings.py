@@ -104,6 +104,11 @@ class Settings:
         " then talk by direct calls. Every sibling subdomain that also sets it can script your"
         " pages; leave it empty to use postMessage only.",
     )
+    jsonp: bool = _row(
+        casts.boolean, False,
+        "Whether there is `/subscribe/jsonp`: polling by script elements, for pages that can do"
+        " nothing else.",
+    )
     trusted_proxy: str = _row(
         casts.optional(casts.proxy), "",
         "IP address of the one reverse proxy whose X-Forwarded-For is believed, or `unix:` if it"

@@ -42,6 +42,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "admission",
+            "bayeux.*",
             "connection",
             "greeting",
             "hub",

@@ -63,6 +63,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("trusted_proxy", '"0::0:1"', "::1"),
     ("trusted_proxy", '"::ffff:127.0.0.1"', "127.0.0.1"),
     ("trusted_proxy", '"unix:"', "unix:"),
+    ("jsonp", "true", True),
     ("broker", '"memory:"', "memory:"),
     ("broker", '"sqlite:a.db"', "sqlite:a.db"),
     ("token_keys", f'["{KEY}", "ünïcödé keys count their bytes"]',
@@ -168,6 +169,7 @@ BAD = [
      "internal_listen", "another address"),
     ('trusted_proxy = "proxy"', "trusted_proxy", "needs an IP address"),
     ('trusted_proxy = "10.0.0.0/8"', "trusted_proxy", "needs an IP address"),
+    ('jsonp = "yes"', "jsonp", "needs true or false"),
     ('trusted_proxy = "unix:/a"', "trusted_proxy", "needs an IP address"),
     ('unlimited_addresses = ["unix:"]', "unlimited_addresses", "needs an IP address"),
     ('unlimited_addresses = ["localhost"]', "unlimited_addresses", "needs an IP address"),
@@ -456,6 +458,7 @@ internal_listen = "unix:/run/push-server/api.sock"
 public_url = "https://push.example.com"
 site_origins = ["https://www.example.com", "https://shop.example.com:8443"]
 document_domain = "example.com"
+jsonp = true
 trusted_proxy = "10.0.0.1"
 broker = "memory:"
 token_keys = ["{KEY}", "{KEY[::-1]}"]

@@ -110,6 +110,9 @@ class Broker(ABC):
     async def close(self) -> None:
         """Finish what was accepted, then let go of the log."""
 
+    hears_all = True
+    """Whether `deliver` is called for channels, too, that nobody has joined here."""
+
     def join(self, channel: str) -> None:  # noqa: B027 - one node needs to do nothing
         """From now on a channel has subscribers here, and has to be delivered.
 

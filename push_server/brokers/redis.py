@@ -58,6 +58,8 @@ _CLAIM = Script("redis_claim")
 class RedisBroker(Broker):
     """A broker shared by all push servers that name the same Redis and prefix."""
 
+    hears_all = False
+
     def __init__(
         self,
         url: str,

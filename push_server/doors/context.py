@@ -24,3 +24,5 @@ class Context:
     broker: Broker
     hub: Hub
     crossing: Crossing
+    alone: bool = True
+    """Whether no other process accepts connections at the same address."""

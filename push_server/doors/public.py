@@ -1,5 +1,6 @@
 """The application of the browser listener: its routes and the headers of all its answers."""
 
+from push_server.doors.bayeux_http import BayeuxDoor
 from push_server.doors.context import Context
 from push_server.doors.echo import EchoDoor
 from push_server.doors.files import FileDoor, FrameDoor, script_names
@@ -15,12 +16,15 @@ from push_server.transports.base import Headers
 
 def public_application(context: Context) -> Router:
     """The WSGI application that browsers talk to."""
+    bayeux = BayeuxDoor(context)
     routes: Routes = {
         "/frame": ("GET", FrameDoor(context)),
         **{f"/{name}": ("GET", FileDoor(name)) for name in script_names()},
         "/subscribe/": ("GET", SubscribeDoor(context)),
         "/subscribe/ws": ("GET", WebSocketDoor(context)),
         "/publish": ("POST", PublishDoor(context)),
+        "/bayeux": ("GET POST OPTIONS", bayeux),
+        "/bayeux/": ("GET POST OPTIONS", bayeux),
         "/ticket": ("POST", TicketDoor(context)),
         "/echo": ("GET", EchoDoor(context)),
     }

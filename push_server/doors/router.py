@@ -17,7 +17,7 @@ from push_server.transports.base import Headers
 
 Door = Callable[[Request, Headers], Answer | None]
 Routes = Mapping[str, tuple[str, Door]]
-"""Path -> method and door. A path ending in "/" takes everything below it."""
+"""Path -> methods and door. A path ending in "/" takes everything below it."""
 
 
 class Router:
@@ -67,12 +67,12 @@ class Router:
         route = self._routes.get(path) or self._routes.get(path.rpartition("/")[0] + "/")
         if route is None:
             raise NotFound("not_found", "There is no such route.")
-        method, door = route
-        if request.method == "OPTIONS":
+        methods, door = route
+        if request.method == "OPTIONS" and "OPTIONS" not in methods:
             return 204, [*headers, *_PREFLIGHT], []
-        readable = method == "GET" and request.method == "HEAD" and not path.startswith("/sub")
-        if request.method != method and not readable:
-            raise MethodNotAllowed("method_not_allowed", f"This route takes {method}.")
+        readable = methods == "GET" and request.method == "HEAD" and not path.startswith("/sub")
+        if request.method not in methods.split() and not readable:
+            raise MethodNotAllowed("method_not_allowed", f"This route takes {methods}.")
         return door(request, headers)
 
     @staticmethod

@@ -11,7 +11,6 @@ Event loop only, but for making one. Imported by the WebSocket door.
 """
 
 import socket
-import time
 from asyncio import TimerHandle
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 from push_server import log
 from push_server.addresses import address_group
 from push_server.channels import check_channel, personal_channel
+from push_server.doors import renewal
 from push_server.doors.commands import presence_limit, who_is_there
 from push_server.doors.context import Context
 from push_server.doors.orders import cursor_of, make_order, sort_channels, unlimited
@@ -29,7 +29,7 @@ from push_server.doors.request import parse_json
 from push_server.errors import BadInput, Denied, PushError, TooMany, Unavailable
 from push_server.publications import dump_json
 from push_server.subscriber import Subscriber, SubscribeRequest
-from push_server.tokens import Grant, InvalidToken
+from push_server.tokens import Grant
 from push_server.transports import TRANSPORTS, frames
 from push_server.transports.base import Headers
 from push_server.transports.frames import Kind, Violation
@@ -165,19 +165,7 @@ class Session:
 
     def take(self, grant: Grant) -> None:
         """Act under this grant from now on."""
-        # Of the claims only the name is needed, and they are most of it.
-        self._grant = grant._replace(claims={"name": grant.name})
-
-    def verified(self, token: object) -> Grant:
-        """The grant of a token. Raises `InvalidToken`."""
-        if not isinstance(token, str):
-            raise BadInput("params", "token is a string.")
-        grant = self.context.tokens.verify(token, time.time())
-        if self.context.revocations.covers(
-            grant.user, grant.session, grant.token_id, grant.issued
-        ):
-            raise InvalidToken("revoked")
-        return grant
+        self._grant = renewal.kept(grant)
 
     # What the connection calls.
 
@@ -270,7 +258,7 @@ Method = Callable[[Session, Params, Answer], Coroutine[Any, Any, None]]
 async def connect(session: Session, params: Params, answer: Answer) -> None:
     """``connect``: the token, and what goes into the query of other transports."""
     _fields(params, {"token"}, {"channels", "since", "instance", "fallback"})
-    grant = session.verified(params["token"])
+    grant = renewal.verified(session.context, params["token"])
     fallback = params.get("fallback")
     if isinstance(fallback, str) and fallback:
         session.context.hub.note_fallback(fallback)
@@ -334,13 +322,8 @@ async def presence(session: Session, params: Params, answer: Answer) -> None:
 async def renew(session: Session, params: Params, answer: Answer) -> None:
     """``renew``: a newer token of the same user and session, in place of the one there is."""
     _fields(params, {"token"}, set())
-    grant, before = session.verified(params["token"]), session.grant
-    if (grant.user, grant.session) != (before.user, before.session):
-        raise Denied("other_session", "The token is of another user or session.")
-    subscriber, hub = session.subscriber, session.context.hub
-    lost = [name for name in subscriber.channels if not grant.may_subscribe(name)]
-    hub.unsubscribe(subscriber, lost)
-    hub.renew(subscriber, grant.token_id, grant.issued, grant.expires)
+    grant, subscriber = renewal.verified(session.context, params["token"]), session.subscriber
+    lost = renewal.renew(session.context, subscriber, session.grant, grant)
     session.take(grant)
     answer(
         {

@@ -27,6 +27,26 @@ GiveBack = Callable[[socket.socket], None]
 _HANDSHAKE = ("upgrade", "connection", "sec-websocket-key", "sec-websocket-version")
 
 
+Take = Callable[[socket.socket, GiveBack], None]
+
+
+def proof_of(request: Request) -> str:
+    """What answers the handshake. Raises what is wrong with it."""
+    if request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+        raise UpgradeRequired("upgrade_required", "WebSocket begins with HTTP/1.1.")
+    return accept({name: request.header(name) for name in _HANDSHAKE})
+
+
+def hijack_of(request: Request) -> Callable[[Take], bool]:
+    """The way to take the connection. Raises `NotServed` under another WSGI server."""
+    hijack: Callable[[Take], bool] | None = request.environ.get("push_server.hijack")
+    if hijack is None:
+        raise NotServed(
+            "no_websocket", "This WSGI server cannot hand over a connection; use a stream."
+        )
+    return hijack
+
+
 class WebSocketDoor:
     """Lets WebSockets in."""
 
@@ -36,14 +56,7 @@ class WebSocketDoor:
 
     def __call__(self, request: Request, headers: Headers) -> Answer | None:
         """Refuse by raising, or take the connection."""
-        if request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
-            raise UpgradeRequired("upgrade_required", "WebSocket begins with HTTP/1.1.")
-        proof = accept({name: request.header(name) for name in _HANDSHAKE})
-        hijack = request.environ.get("push_server.hijack")
-        if hijack is None:
-            raise NotServed(
-                "no_websocket", "This WSGI server cannot hand over a connection; use a stream."
-            )
+        proof, hijack = proof_of(request), hijack_of(request)
         if "HTTP_ORIGIN" not in request.environ and not request.header("authorization"):
             # Browsers always send one. A program has to show a token with the handshake.
             raise Denied(

@@ -73,6 +73,10 @@ class Transport(ABC):
     join: ClassVar["staticmethod[[bytes, Pieces], bytes]"] = staticmethod(bytes.join)
     """The pieces with this rest of a cursor between them; nothing for no pieces, ``()``."""
 
+    def bare(self, publications: Sequence[Publication]) -> bytes:
+        """The publications without a cursor, for who watches channels that it is not in."""
+        raise NotImplementedError
+
     @abstractmethod
     def control(self, message: Mapping[str, Any], cursor: str) -> bytes:
         """A control message."""

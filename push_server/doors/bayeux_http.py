@@ -1,0 +1,207 @@
+"""``/bayeux`` over HTTP: long polling, callback polling, and the stream of an EventSource.
+
+A request is answered by its worker, unless it is a connect that has to wait: then its connection
+leaves the front, as that of a long poll does, and comes back with the answer.
+
+Runs in a worker up to the hijack. Imported by the public application.
+"""
+
+import socket
+from collections.abc import Callable
+from functools import partial
+
+from push_server.bayeux.mailbox import Mailbox, Send
+from push_server.bayeux.requests import check_callback, json_of, messages_of, script
+from push_server.connection import Connection, SocketConnection
+from push_server.doors.bayeux import CALLBACK, HOLD_SECONDS, POLLING, Bayeux, Hold
+from push_server.doors.bayeux_socket import BayeuxSocketDoor
+from push_server.doors.context import Context
+from push_server.doors.request import Answer, Request, parse_json
+from push_server.errors import BadInput, Denied, NotFound, NotServed, TooLarge
+from push_server.hub import Hub
+from push_server.transports.base import Headers, response_head
+
+GiveBack = Callable[[socket.socket], None]
+
+_PREFLIGHT: Headers = (
+    ("Access-Control-Allow-Methods", "GET, POST"),
+    (
+        "Access-Control-Allow-Headers",
+        "Accept, Authorization, Content-Type, Pragma, X-Requested-With",
+    ),
+    ("Access-Control-Max-Age", "600"),
+)
+
+
+class BayeuxDoor:
+    """Serves ``/bayeux`` and everything below it."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._bayeux = Bayeux(context)
+        self._socket_door = BayeuxSocketDoor(self._bayeux)
+
+    def __call__(self, request: Request, headers: Headers) -> Answer | None:
+        """Answer, or take the connection."""
+        if any(name == "Access-Control-Allow-Origin" for name, _ in headers):
+            # Clients ask for it although there are no cookies; the origin is one of the list.
+            headers = (*headers, ("Access-Control-Allow-Credentials", "true"))
+        if not self._context.alone:
+            raise NotServed(
+                "no_bayeux", "With --workers, a client's requests would reach different processes."
+            )
+        if request.method == "OPTIONS":
+            return 204, [*headers, *_PREFLIGHT], []
+        if request.header("upgrade"):
+            return self._socket_door(request, headers)
+        if request.method == "POST":
+            text = json_of(request.body(self._context.settings.max_body))
+            return self._serve(request, headers, text, "")
+        if "text/event-stream" in request.header("accept"):
+            return self._stream(request, headers)
+        if not self._context.settings.jsonp:
+            raise Denied("jsonp_off", "This server has no `jsonp = true`.")
+        callback = check_callback(request.parameter("jsonp"))
+        text = request.parameter("message").encode()
+        if len(text) > self._context.settings.max_body:
+            raise TooLarge("body_too_large", "The message is too large.")
+        return self._serve(request, headers, text, callback)
+
+    def _serve(
+        self, request: Request, headers: Headers, text: bytes, callback: str
+    ) -> Answer | None:
+        messages = messages_of(parse_json(text))
+        way = CALLBACK if callback else POLLING
+        hijack = request.environ.get("push_server.hijack")
+        answer = self._context.crossing.call(
+            self._bayeux.answer(messages, way, request.ip, holds=hijack is not None)
+        )
+        shape = _Shape(headers, callback)
+        if isinstance(answer, bytes):
+            return 200, list(shape.headers), [shape.body(answer)]
+        assert hijack is not None
+        keep_alive = (
+            request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+            and "close" not in request.header("connection").lower()
+        )
+        hold = answer
+
+        def take(sock: socket.socket, give_back: GiveBack) -> None:  # runs on the I/O thread
+            back = give_back if keep_alive else None
+            self._context.crossing.post(_HeldRequest, self._context.hub, hold, shape, sock, back)
+
+        if not hijack(take):
+            raise BadInput("pipelined", "Send nothing behind a request that is held.")
+        return None
+
+    def _stream(self, request: Request, headers: Headers) -> Answer | None:
+        identity = request.path.rpartition("/")[2]
+        client = self._bayeux.client(identity)
+        hijack = request.environ.get("push_server.hijack")
+        if client is None or hijack is None:
+            raise NotFound("session_unknown", "There is no such session.")
+        mailbox = client.mailbox
+
+        def take(sock: socket.socket, give_back: GiveBack) -> None:  # runs on the I/O thread
+            self._context.crossing.post(_Stream, self._context.hub, mailbox, headers, sock)
+
+        if not hijack(take):
+            raise BadInput("pipelined", "Send nothing behind a long-lived request.")
+        return None
+
+
+class _Shape:
+    """How an array becomes an answer: as JSON, or as a call in a script."""
+
+    def __init__(self, headers: Headers, callback: str) -> None:
+        self._callback = callback
+        kind = "text/javascript" if callback else "application/json"
+        self.headers: Headers = (
+            *headers,
+            ("Content-Type", f"{kind}; charset=utf-8"),
+            ("Cache-Control", "no-store, no-transform"),
+        )
+        if callback:
+            # Not a page, whatever somebody makes a browser open.
+            self.headers += (("Content-Disposition", "attachment; filename=f.txt"),)
+
+    def body(self, array: bytes) -> bytes:
+        return script(self._callback, array) if self._callback else array
+
+    def whole(self, array: bytes, *, keep_alive: bool) -> bytes:
+        body = self.body(array)
+        fields = (*self.headers, ("Content-Length", str(len(body))))
+        if not keep_alive:
+            fields += (("Connection", "close"),)
+        return response_head.__wrapped__(200, fields) + body
+
+
+class _Way:
+    """What a connection beside a mailbox needs from the hub, and how it hears of its end."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.loop = hub.loop
+        self.watch = hub.watch
+        self.queue_bytes = hub.queue_bytes
+        self.blocked = hub.blocked
+        self.lost: Callable[[], None] = lambda: None
+
+    def closed(self, connection: Connection, reason: str) -> None:
+        """The connection's callback."""
+        lost, self.lost = self.lost, lambda: None
+        lost()
+
+
+class _HeldRequest:
+    """A connect that waits, on the connection it came by (loop)."""
+
+    def __init__(
+        self, hub: Hub, hold: Hold, shape: _Shape, sock: socket.socket, give_back: GiveBack | None
+    ) -> None:
+        self._shape = shape
+        self._keep_alive = give_back is not None
+        way = _Way(hub)
+        self._connection = SocketConnection(way, sock, give_back)
+        send: Send = self._send
+        mailbox = hold.client.mailbox
+        way.lost = partial(mailbox.lose, send)
+        mailbox.connect(hold.reply, send, HOLD_SECONDS)
+
+    def _send(self, array: bytes) -> None:
+        connection = self._connection
+        connection.write(self._shape.whole(array, keep_alive=self._keep_alive))
+        if not (self._keep_alive and connection.idle and connection.release()):
+            connection.finish("done")
+
+
+class _Stream:
+    """Faye's EventSource: what comes to a mailbox leaves as an event (loop).
+
+    When it breaks, nobody knows what of it was read. So the session ends with it, and the client
+    begins another, from its cursor if it has one.
+    """
+
+    def __init__(self, hub: Hub, mailbox: Mailbox, headers: Headers, sock: socket.socket) -> None:
+        way = _Way(hub)
+        self._connection = SocketConnection(way, sock, None)
+        fields = (
+            ("Content-Type", "text/event-stream; charset=utf-8"),
+            ("Cache-Control", "no-store, no-transform"),
+            ("X-Accel-Buffering", "no"),
+            ("Connection", "close"),
+        )
+        head: bytes = response_head(200, (*fields, *headers))
+        self._connection.write(head + b"retry: 5000\n\n")
+        if mailbox.ended:
+            self._connection.finish("done")
+            return
+        way.lost = partial(mailbox.break_off, self._send)
+        mailbox.stream(self._send, self._finish)
+
+    def _send(self, array: bytes) -> None:
+        self._connection.write(b"data: %b\n\n" % array)
+
+    def _finish(self, mailbox: Mailbox, reason: str) -> None:
+        self._connection.finish(reason)
+
+

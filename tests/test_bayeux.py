@@ -1,0 +1,772 @@
+"""Bayeux on a real server, message by message.
+
+Clients from outside are in `test_bayeux_clients.py`.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any, Self
+from urllib.parse import quote
+
+import pytest
+from harness import SITE, PushServer
+from wire import Response, Wire, read_head, read_response, request_bytes
+from wire_ws import TEXT, Upgraded, frame, text_frame
+
+from push_server.doors.bayeux_http import BayeuxDoor
+from push_server.doors.context import Context
+from push_server.doors.request import Request
+from push_server.errors import NotServed
+
+pytestmark = pytest.mark.usefixtures("unharmed")
+_numbers = count()
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test has."""
+    return f"bayeux{next(_numbers)}"
+
+
+@pytest.fixture
+def scripted(push_server_factory: Callable[..., PushServer]) -> PushServer:
+    """A server that answers script elements."""
+    return push_server_factory(jsonp=True)
+
+
+class Client:
+    """A Bayeux client that does what it is told."""
+
+    def __init__(self, push: PushServer, token: str | None = None, **ext: Any) -> None:
+        self.push = push
+        self.identity = ""
+        self._numbers = count(1)
+        if token is not None:
+            [reply] = self.post(self.handshake(token, **ext))
+            assert reply["successful"] is True, reply
+            self.reply = reply
+            self.identity = reply["clientId"]
+
+    def message(self, channel: str, **members: Any) -> dict[str, Any]:
+        known = {"clientId": self.identity} if self.identity else {}
+        return {"channel": channel, "id": str(next(self._numbers)), **known, **members}
+
+    def handshake(self, token: str, *, ack: bool = False, **push: Any) -> dict[str, Any]:
+        ext: dict[str, Any] = {"push": {"token": token, **push}}
+        if ack:
+            ext["ack"] = True
+        return self.message(
+            "/meta/handshake",
+            version="1.0",
+            supportedConnectionTypes=["long-polling", "websocket", "callback-polling"],
+            ext=ext,
+        )
+
+    def subscribe(self, *names: str) -> dict[str, Any]:
+        subscription = list(names) if len(names) != 1 else names[0]
+        return self.message("/meta/subscribe", subscription=subscription)
+
+    def connect(self, **members: Any) -> dict[str, Any]:
+        return self.message("/meta/connect", connectionType="long-polling", **members)
+
+    def post(self, *messages: dict[str, Any]) -> list[dict[str, Any]]:
+        """The answers to messages sent together."""
+        body = json.dumps(list(messages)).encode()
+        response = self.push.request("POST", "/bayeux", body=body, headers=JSON)
+        assert response.status == 200, response
+        return list(response.json())
+
+    def call(self, message: dict[str, Any]) -> dict[str, Any]:
+        """One message that succeeds."""
+        [reply] = self.post(message)
+        assert reply["successful"] is True, reply
+        return reply
+
+    def error(self, message: dict[str, Any]) -> str:
+        """One message that does not."""
+        [reply] = self.post(message)
+        assert reply["successful"] is False, reply
+        assert {key: reply.get(key) for key in ("id", "channel")} == {
+            key: message.get(key) for key in ("id", "channel")
+        }
+        return str(reply["error"])
+
+    def fetch(self) -> list[dict[str, Any]]:
+        """What waits."""
+        *got, reply = self.post(self.connect(advice={"timeout": 0}))
+        assert reply["successful"] is True, reply
+        return got
+
+    def hold(self) -> "Held":
+        """A connect that waits."""
+        return Held(self, self.connect())
+
+
+class Held:
+    """A connect on a connection of its own."""
+
+    def __init__(self, client: Client, message: dict[str, Any]) -> None:
+        self.message = message
+        self.wire: Wire = client.push.wire()
+        body = json.dumps([message]).encode()
+        self.wire.send(request_bytes("POST", "/bayeux", {**client.push.head(), **JSON}, body))
+
+    def waits(self, seconds: float = 0.3) -> bool:
+        try:
+            self.wire.fill(time.monotonic() + seconds)
+        except TimeoutError:
+            return True
+        return False
+
+    def answer(self) -> list[dict[str, Any]]:
+        response = read_response(self.wire)
+        assert response.status == 200
+        return list(response.json())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wire.close()
+
+
+def data(elements: Sequence[dict[str, Any]]) -> list[Any]:
+    return [each["data"] for each in elements if not each["channel"].startswith("/service/")]
+
+
+def controls(elements: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each["data"] for each in elements if each["channel"] == "/service/push"]
+
+
+# The handshake.
+
+
+def test_handshake(push: PushServer, name: str) -> None:
+    client = Client(push, push.token(name))
+    reply = client.reply
+    assert reply["version"] == "1.0"
+    assert len(reply["clientId"]) >= 22  # 128 bits and more
+    assert reply["advice"] == {"reconnect": "retry", "interval": 0, "timeout": 25000}
+    assert reply["ext"]["push"]["user"] == name
+    assert reply["ext"]["push"]["channels"] == [f"user:{name}"]
+    assert reply["ext"]["push"]["cursor"].startswith("1~")
+    assert reply["supportedConnectionTypes"] == [
+        "long-polling", "cross-origin-long-polling", "websocket", "eventsource",
+    ]
+    assert "ack" not in reply["ext"]
+
+
+def test_a_handshake_by_ticket(push: PushServer, name: str) -> None:
+    client = Client(push)
+    handshake = client.handshake("")
+    ticket = push.ticket(push.token(name))
+    handshake["ext"] = {"push": {"ticket": ticket}}
+    assert client.call(handshake)["ext"]["push"]["user"] == name
+    assert client.error(handshake).startswith("401:token_invalid:")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"ext": {}}, "400:params:"),
+        ({"ext": None}, "400:params:"),
+        ({"ext": {"push": "x"}}, "400:params:"),
+        ({"ext": {"push": {"token": "x"}}}, "401:token_invalid:"),
+        ({"ext": {"push": {"ticket": "x"}}}, "401:token_invalid:"),
+        ({"supportedConnectionTypes": ["flash"]}, "301::"),
+        ({"supportedConnectionTypes": "long-polling"}, "301::"),
+        ({"supportedConnectionTypes": None}, "301::"),
+        ({"supportedConnectionTypes": [{}]}, "301::"),
+    ],
+)
+def test_a_handshake_that_is_refused(
+    push: PushServer, name: str, changes: dict[str, Any], error: str
+) -> None:
+    client = Client(push)
+    [reply] = client.post({**client.handshake(push.token(name)), **changes})
+    assert reply["successful"] is False
+    assert reply["error"].startswith(error)
+    assert reply["advice"] == {"reconnect": "none"}  # else clients ask again, for ever
+
+
+@pytest.mark.parametrize(("since", "instance"), [("?", None), (5, None), (None, "a b")])
+def test_a_handshake_with_bad_extras(
+    push: PushServer, name: str, since: Any, instance: Any
+) -> None:
+    client = Client(push)
+    handshake = client.handshake(push.token(name), since=since, instance=instance)
+    assert client.error(handshake).startswith("400:")
+
+
+def test_a_full_server_says_when_to_come_again(
+    push_server_factory: Callable[..., PushServer],
+) -> None:
+    push = push_server_factory(connections=1)
+    Client(push, push.token("1"))
+    client = Client(push)
+    [reply] = client.post(client.handshake(push.token("2")))
+    assert reply["error"].startswith("503:full:")
+    assert reply["advice"]["reconnect"] == "handshake"
+    assert reply["advice"]["interval"] >= 1000
+
+
+# What is delivered.
+
+
+def test_publish_and_receive(push: PushServer, name: str) -> None:
+    client = Client(push, push.token(name, pub_ch=["chat:*"]))
+    channel, ours = f"/chat/{name}", f"chat:{name}"
+    subscribed, published = client.post(
+        client.subscribe(channel), client.message(channel, data={"n": 1})
+    )
+    assert subscribed["successful"] and subscribed["subscription"] == channel
+    assert published["successful"] and "data" not in published
+    assert published["ext"]["push"]["offset"] == 1
+    push.api("publish", channel=ours, data="from the CMS", id="x")
+    one, two = client.fetch()
+    assert one["data"] == {"n": 1}
+    assert one["ext"]["push"]["user"] == name
+    assert two == {
+        "channel": channel,
+        "id": "x",
+        "data": "from the CMS",
+        "ext": {"push": {"offset": 2, "id": "x", "cursor": two["ext"]["push"]["cursor"]}},
+    }
+    client.call(client.message("/meta/unsubscribe", subscription=channel))
+    push.api("publish", channel=ours, data="unheard")
+    push.api("publish", channel=f"user:{name}", data="personal")
+    assert data(client.fetch()) == ["personal"]
+
+
+def test_the_same_log_as_native_clients(push: PushServer, name: str) -> None:
+    """One channel, one history, one cursor, one set of rights."""
+    channel = f"same:{name}"
+    token = push.token(name, sub_ch=["same:*"], pub_ch=["same:*"])
+    client = Client(push, token)
+    client.call(client.subscribe(f"/same/{name}"))
+    with push.sse(token, channel) as native:
+        client.call(client.message(f"/same/{name}", data=1))
+        message = native.take(1)[0]
+        assert message.value["data"] == 1
+        [element] = client.fetch()
+        assert set(element["ext"]["push"]["cursor"].split("~")) == set(message.cursor.split("~"))
+    client.call(client.message(f"/same/{name}", data=2))
+    with push.stream(token, channel, since=element["ext"]["push"]["cursor"]) as native:
+        assert native.take(1)[0].value["data"] == 2
+
+
+def test_the_first_connect_is_answered_at_once_and_the_next_is_held(
+    push: PushServer, name: str
+) -> None:
+    client = Client(push, push.token(name))
+    begun = time.monotonic()
+    [reply] = client.post(client.connect())
+    assert reply["successful"] and reply["advice"]["timeout"] == 25000
+    assert time.monotonic() - begun < 2
+    with client.hold() as held:
+        assert held.waits()
+        push.api("publish", channel=f"user:{name}", data=1)
+        element, reply = held.answer()
+        assert element["data"] == 1
+        assert reply["id"] == held.message["id"]
+        # The connection goes on, as that of every client that polls.
+        body = json.dumps([client.connect(advice={"timeout": 0})]).encode()
+        held.wire.send(request_bytes("POST", "/bayeux", {**push.head(), **JSON}, body))
+        assert len(held.answer()) == 1
+
+
+def test_a_connect_with_company_is_answered_at_once(push: PushServer, name: str) -> None:
+    client = Client(push, push.token(name))
+    client.fetch()
+    replies = client.post(client.connect(), client.subscribe(f"/x/{name}"))
+    assert sorted(reply["channel"] for reply in replies) == ["/meta/connect", "/meta/subscribe"]
+
+
+def test_a_second_connect_completes_the_first(push: PushServer, name: str) -> None:
+    client = Client(push, push.token(name))
+    client.fetch()
+    with client.hold() as first:
+        assert first.waits(0.1)
+        with client.hold() as second:
+            [reply] = first.answer()
+            assert reply["successful"]
+            assert second.waits(0.1)
+            push.api("publish", channel=f"user:{name}", data=1)
+            assert second.answer()[0]["data"] == 1
+
+
+def test_hanging_up_on_a_connect_loses_nothing(push: PushServer, name: str) -> None:
+    client = Client(push, push.token(name))
+    client.fetch()
+    for _ in range(3):
+        with client.hold() as held:
+            assert held.waits(0.1)
+    time.sleep(0.1)
+    push.api("publish", channel=f"user:{name}", data=1)
+    assert data(client.fetch()) == [1]
+
+
+def test_disconnect(push: PushServer, name: str) -> None:
+    client = Client(push, push.token(name))
+    client.fetch()
+    with client.hold() as held:
+        assert held.waits(0.1)
+        client.call(client.message("/meta/disconnect"))
+        [reply] = held.answer()
+        assert reply["successful"]
+    assert client.error(client.connect()).startswith("402::")
+    assert push.api("channels", prefix=f"user:{name}")["channels"] == {}
+
+
+def test_exclude(push: PushServer, name: str) -> None:
+    token = push.token(name, pub_ch=["draw:*"])
+    mine, other = Client(push, token, instance="me"), Client(push, token)
+    for client in (mine, other):
+        client.call(client.subscribe(f"/draw/{name}"))
+    mine.call(mine.message(f"/draw/{name}", data=1, ext={"push": {"exclude": "me", "id": "one"}}))
+    mine.call(mine.message(f"/draw/{name}", data=1, ext={"push": {"exclude": "me", "id": "one"}}))
+    push.api("publish", channel=f"draw:{name}", data=2)
+    assert data(mine.fetch()) == [2]
+    assert data(other.fetch()) == [1, 2]
+
+
+def test_a_slow_client_is_unknown_then(push_server_factory: Callable[..., PushServer]) -> None:
+    push = push_server_factory(queue_bytes=50_000)
+    client = Client(push, push.token("1"))
+    for _ in range(8):
+        push.api("publish", channel="user:1", data="x" * 10_000)
+    assert client.error(client.connect()).startswith("402::")
+    assert push.api("stats")["cuts.slow"] == 1
+
+
+# Beyond the session.
+
+
+def test_a_cursor_outlives_the_session(push: PushServer, name: str) -> None:
+    channel, ours = f"/log/{name}", f"log:{name}"
+    token = push.token(name)
+    client = Client(push, token)
+    client.call(client.subscribe(channel))
+    push.api("publish", channel=ours, data=1)
+    cursor = client.fetch()[-1]["ext"]["push"]["cursor"]
+    client.call(client.message("/meta/disconnect"))
+    for number in (2, 3):
+        push.api("publish", channel=ours, data=number)
+    again = Client(push, token, since=cursor)
+    again.call(again.subscribe(channel, f"/new/{name}"))
+    push.api("publish", channel=ours, data=4)
+    got = again.fetch()
+    assert data(got) == [2, 3, 4]
+    said = {control["type"]: control for control in controls(got)}
+    assert said["reset"]["channels"] == [f"new:{name}"]
+    assert said["reset"]["reason"] == "unknown"
+    # Once: who leaves a channel and comes back begins with its present.
+    again.call(again.message("/meta/unsubscribe", subscription=channel))
+    again.call(again.subscribe(channel))
+    assert again.fetch() == []
+
+
+def test_after_a_restart_a_client_shakes_hands_again(
+    push_server_factory: Callable[..., PushServer],
+) -> None:
+    push = push_server_factory(broker="sqlite")
+    token = push.token("1")
+    client = Client(push, token)
+    client.call(client.subscribe("/log/1"))
+    push.api("publish", channel="log:1", data=1)
+    cursor = client.fetch()[-1]["ext"]["push"]["cursor"]
+    push.api("publish", channel="log:1", data=2)
+    push.kill()
+    push.start()
+    [reply] = client.post(client.connect())
+    assert reply["error"] == "402::session_unknown"
+    assert reply["advice"] == {"reconnect": "handshake", "interval": 0}
+    again = Client(push, token, since=cursor)
+    again.call(again.subscribe("/log/1"))
+    assert data(again.fetch()) == [2]
+
+
+def test_acknowledged_delivery(push: PushServer, name: str) -> None:
+    client = Client(push, push.token(name), ack=True)
+    assert client.reply["ext"]["ack"] is True
+
+    def connect(confirms: int) -> tuple[list[Any], int]:
+        *got, reply = client.post(client.connect(advice={"timeout": 0}, ext={"ack": confirms}))
+        return data(got), reply["ext"]["ack"]
+
+    assert connect(0) == ([], 1)
+    push.api("publish", channel=f"user:{name}", data=1)
+    assert connect(1) == ([1], 2)
+    push.api("publish", channel=f"user:{name}", data=2)
+    assert connect(1) == ([1, 2], 3)
+    assert connect(3) == ([], 4)
+
+
+# The end of rights.
+
+
+def test_revoke(push: PushServer, name: str) -> None:
+    token = push.token(name)
+    client = Client(push, token)
+    client.fetch()
+    with client.hold() as held:
+        assert held.waits(0.1)
+        begun = time.monotonic()
+        push.api("revoke", user=name)
+        *said, reply = held.answer()
+        assert time.monotonic() - begun < 1
+        assert reply["error"] == "403::revoked"
+        assert reply["advice"] == {"reconnect": "none"}
+        assert [each["data"]["type"] for each in said] == ["revoked"]
+    assert client.error(client.handshake(token)).startswith("401:")
+
+
+def test_a_session_ends_with_its_token_unless_renewed(push: PushServer, name: str) -> None:
+    ending, renewed = (Client(push, push.token(name, ttl=2)) for _ in range(2))
+    for client in (ending, renewed):
+        client.fetch()
+    token = push.token(name, sub_ch=["a"])
+    renewed.post(renewed.connect(advice={"timeout": 0}, ext={"push": {"token": token}}))
+    other = push.token(f"other-{name}")
+    message = renewed.connect(advice={"timeout": 0}, ext={"push": {"token": other}})
+    assert renewed.error(message).startswith("403:other_session:")
+    with ending.hold() as held:
+        *said, reply = held.answer()
+        if reply["successful"]:  # that was `expiring`
+            assert [control["type"] for control in controls(said)] == ["expiring"]
+            with ending.hold() as last:
+                *said, reply = last.answer()
+        assert reply["error"].startswith("402::")
+        assert [(c["type"], c["reason"]) for c in controls(said)] == [("reconnect", "expired")]
+    time.sleep(0.5)
+    push.api("publish", channel=f"user:{name}", data=1)
+    assert data(renewed.fetch()) == [1]
+
+
+# Wildcards.
+
+
+def test_wildcards(push: PushServer, name: str) -> None:
+    """Live and without a cursor, where the grant holds the whole pattern."""
+    client = Client(push, push.token(name, sub_ch=[f"{name}:*"], pub_ch=[f"{name}:*"]))
+    client.call(client.subscribe(f"/{name}/*"))
+    client.call(client.subscribe(f"/{name}/deep/**", f"/{name}/a"))
+    client.call(client.message(f"/{name}/a", data="a"))  # subscribed itself, too: once
+    push.api("publish", channel=f"{name}:b", data="b")
+    push.api("publish", channel=f"{name}:deep/x/y", data="deep")
+    push.api("publish", channel=f"{name}:other/x", data="not this")
+    got = client.fetch()
+    assert sorted(data(got)) == ["a", "b", "deep"]
+    assert ["cursor" in each["ext"]["push"] for each in sorted(got, key=str)].count(True) == 1
+    client.call(client.message("/meta/unsubscribe", subscription=f"/{name}/*"))
+    push.api("publish", channel=f"{name}:b", data="c")
+    assert client.fetch() == []
+    # With a cursor from before nobody can tell what was missed.
+    again = Client(push, push.token(name, sub_ch=[f"{name}:*"]), since="1")
+    again.call(again.subscribe(f"/{name}/*"))
+    assert [c["channels"] for c in controls(again.fetch()) if c["type"] == "reset"][-1] == [
+        f"{name}:*"
+    ]
+
+
+@pytest.mark.parametrize("wild", ["/*", "/**", "/user/*", "/user/**", "/other/*", "/node/7/*"])
+def test_wildcards_beyond_the_grant(push: PushServer, name: str, wild: str) -> None:
+    client = Client(push, push.token(name, sub_ch=["node:7", "node:7/x*", "mine:*"]))
+    assert client.error(client.subscribe(wild)).startswith("403:channel_denied:")
+
+
+def test_a_wildcard_over_everything_leaves_out_what_is_personal(
+    push: PushServer, name: str
+) -> None:
+    client = Client(push, push.token(name, sub_ch=["*"]))
+    client.call(client.subscribe("/**"))
+    push.api("publish", channel=f"user:other-{name}", data="private")
+    push.api("publish", channel=f"any:{name}", data="public")
+    assert "private" not in data(client.fetch())
+    assert client.error(client.subscribe("/user/*")).startswith("403:")
+    for number in range(15):
+        client.call(client.subscribe(f"/w{number}/*"))
+    assert client.error(client.subscribe("/w15/*")).startswith("429:")
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ("channel", "error"),
+    [
+        ("/meta/subscribe/x", "403:"),
+        ("/meta/foo", "403:"),
+        ("/meta/", "403:"),
+        ("/service/push", "403:"),
+        ("bad", "405:"),
+        ("/a/*", "405:"),
+        ("/a//b", "405:"),
+        ("/a b", "405:"),
+        ("/$x", "405:"),
+        ("/no/rights", "403:channel_denied:"),
+        (None, "405:"),
+        (7, "405:"),
+        ("", "405:"),
+    ],
+)
+def test_publishing_where_nobody_may(
+    push: PushServer, name: str, channel: Any, error: str
+) -> None:
+    client = Client(push, push.token(name, pub_ch=["yes:*"]))
+    assert client.error(client.message(channel, data=1)).startswith(error)
+
+
+@pytest.mark.parametrize(
+    ("subscription", "error"),
+    [
+        ("/meta/connect", "403:"),
+        ("/$x/y", "405:"),
+        ("x", "405:"),
+        ("/a b", "405:"),
+        (None, "405:"),
+        ([], "405:"),
+        ({}, "405:"),
+        (["/ok/1", 5], "405:"),
+        ("/denied/1", "403:channel_denied:"),
+        (["/ok/1", "/denied/1"], "403:channel_denied:"),
+        ("/user/other", "403:channel_denied:"),
+        ([f"/ok/{n}" for n in range(65)], "429:too_many_channels:"),
+    ],
+)
+def test_subscribing_where_nobody_may(
+    push: PushServer, name: str, subscription: Any, error: str
+) -> None:
+    client = Client(push, push.token(name, sub_ch=["ok:*"]))
+    message = client.message("/meta/subscribe", subscription=subscription)
+    [reply] = client.post(message)
+    assert reply["successful"] is False
+    assert reply["error"].startswith(error)
+    assert reply.get("subscription") == subscription
+    assert push.api("channels", prefix="ok:")["channels"] == {}
+
+
+@pytest.mark.parametrize("identity", ["nope", None, 5, "", ["x"], "../x"])
+def test_an_unknown_client(push: PushServer, identity: Any) -> None:
+    client = Client(push)
+    for channel in ("/meta/connect", "/meta/subscribe", "/meta/disconnect", "/chat/a"):
+        [reply] = client.post({**client.message(channel, data=1), "clientId": identity})
+        assert reply["error"] == "402::session_unknown"
+        assert ("advice" in reply) == (channel == "/meta/connect")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"junk", b"[]", b"{}", b"[1]", b"5", b'[{"channel":"/a"},null]', b"message=junk",
+     b"message=%FF", b"\xff", b"[" * 40 + b"]" * 40, b"[" + b"{}," * 100 + b"{}]"],
+)
+def test_what_is_no_request(push: PushServer, body: bytes) -> None:
+    for content_type in ("application/json", "text/plain;charset=UTF-8"):
+        response = push.request(
+            "POST", "/bayeux", body=body, headers={"Content-Type": content_type}
+        )
+        if body == b"{}":  # a message, if a poor one
+            assert response.json()[0]["error"].startswith("405:")
+        else:
+            assert response.status == 400
+
+
+def test_a_form_as_plain_text(push: PushServer, name: str) -> None:
+    """Faye spells it so across origins. It opens nothing: what counts is the token in it."""
+    client = Client(push)
+    text = json.dumps([client.handshake(push.token(name))])
+    for path in ("/bayeux", "/bayeux/", "/bayeux/handshake"):
+        response = push.request(
+            "POST", path, body=b"message=" + quote(text).encode(),
+            headers={"Content-Type": "text/plain;charset=UTF-8", "Origin": SITE},
+        )
+        assert response.json()[0]["successful"] is True
+        assert response.header("Access-Control-Allow-Origin") == SITE
+        assert response.header("Access-Control-Allow-Credentials") == "true"
+
+
+def test_49_a_foreign_page(push: PushServer, name: str) -> None:
+    body = json.dumps([Client(push).handshake(push.token(name))]).encode()
+    for origin in ("https://evil.example", "null"):
+        headers = {"Origin": origin, "Content-Type": "text/plain"}
+        response = push.request("POST", "/bayeux", body=body, headers=headers)
+        assert response.status == 403
+        assert response.header("Access-Control-Allow-Origin") is None
+        assert response.header("Access-Control-Allow-Credentials") is None
+        preflight = push.request("OPTIONS", "/bayeux", headers={"Origin": origin})
+        assert preflight.status == 403
+    ours = push.request("OPTIONS", "/bayeux/connect", headers={"Origin": SITE})
+    assert ours.status == 204
+    assert "Pragma" in (ours.header("Access-Control-Allow-Headers") or "")
+    assert ours.header("Access-Control-Allow-Credentials") == "true"
+
+
+def test_a_chunked_request(push: PushServer, name: str) -> None:
+    """As CometD's client for Node sends it."""
+    body = json.dumps([Client(push).handshake(push.token(name))]).encode()
+    chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    head = f"POST /bayeux/handshake HTTP/1.1\r\nHost: {push.host}\r\n".encode()
+    with push.wire() as wire:
+        wire.send(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunked)
+        assert read_response(wire).json()[0]["successful"] is True
+
+
+def test_methods(push: PushServer) -> None:
+    for method in ("PUT", "DELETE", "HEAD"):
+        assert push.request(method, "/bayeux").status == 405
+
+
+# Script elements.
+
+
+def ask(push: PushServer, messages: Any, callback: str = "cb") -> Response:
+    return push.get(f"/bayeux?message={quote(json.dumps(messages))}&jsonp={callback}")
+
+
+def called(response: Response, callback: str = "cb") -> list[dict[str, Any]]:
+    assert response.status == 200
+    assert response.header("Content-Type") == "text/javascript; charset=utf-8"
+    assert response.header("X-Content-Type-Options") == "nosniff"
+    assert response.header("Content-Disposition") == "attachment; filename=f.txt"
+    head = b"/**/" + callback.encode() + b"("
+    assert response.body.startswith(head) and response.body.endswith(b");")
+    return list(json.loads(response.body[len(head) : -2]))
+
+
+def test_script_elements_are_off_by_default(push: PushServer, name: str) -> None:
+    response = ask(push, [Client(push).handshake(push.token(name))])
+    assert (response.status, response.error) == (403, "jsonp_off")
+
+
+def test_script_elements(scripted: PushServer) -> None:
+    push = scripted
+    client = Client(push)
+    handshake = client.handshake("")
+    handshake["ext"] = {"push": {"ticket": push.ticket(push.token("1"))}}
+    [reply] = called(ask(push, [handshake], "__jsonp1__"), "__jsonp1__")
+    assert "callback-polling" in reply["supportedConnectionTypes"]
+    client.identity = reply["clientId"]
+    assert len(called(ask(push, client.connect()))) == 1
+    with push.wire() as wire:
+        target = f"/bayeux/connect?jsonp=cb&message={quote(json.dumps([client.connect()]))}"
+        wire.send(request_bytes("GET", target, push.head()))
+        with pytest.raises(TimeoutError):
+            wire.fill(time.monotonic() + 0.3)
+        push.api("publish", channel="user:1", data="</script>\u2028")
+        response = read_response(wire)
+        assert b"<" not in response.body
+        assert data(called(response)[:-1]) == ["</script>\u2028"]
+
+
+def test_a_token_does_not_travel_in_a_url(scripted: PushServer) -> None:
+    """URLs are logged. A ticket is worth nothing by then."""
+    client = Client(scripted)
+    [reply] = called(ask(scripted, [client.handshake(scripted.token("1"))]))
+    assert reply["error"].startswith("400:token_in_url:")
+
+
+@pytest.mark.parametrize("callback", ["alert(1)", "a" * 65, "", "a;b", "%3Cscript%3E"])
+def test_44_hostile_callbacks(scripted: PushServer, callback: str) -> None:
+    response = ask(scripted, [{}], callback)
+    assert (response.status, response.error) == (400, "callback_malformed")
+
+
+# Streams.
+
+
+def test_an_event_source(push: PushServer, name: str) -> None:
+    client = Client(push, push.token(name))
+    push.api("publish", channel=f"user:{name}", data=0)
+    headers = {**push.head(), "Accept": "text/event-stream"}
+    with push.wire() as wire:
+        wire.send(request_bytes("GET", f"/bayeux/{client.identity}", headers))
+        deadline = time.monotonic() + 5
+        kind = read_head(wire, deadline).header("Content-Type")
+        assert kind == "text/event-stream; charset=utf-8"
+        assert [wire.line(deadline) for _ in range(2)] == [b"retry: 5000", b""]
+        for number in (0, 1):
+            if number:
+                push.api("publish", channel=f"user:{name}", data=number)
+            line = wire.line(deadline)
+            assert data(json.loads(line.removeprefix(b"data: "))) == [number]
+            assert wire.line(deadline) == b""
+        [reply] = client.post(
+            client.message("/meta/connect", connectionType="eventsource")
+        )
+        assert reply["advice"] == {"reconnect": "retry", "interval": 10000, "timeout": 0}
+    deadline = time.monotonic() + 5
+    while client.post(client.connect())[0]["successful"]:  # it ends with its stream
+        assert time.monotonic() < deadline
+    assert push.get("/bayeux/nobody", headers={"Accept": "text/event-stream"}).status == 404
+
+
+def websocket(push: PushServer) -> Upgraded:
+    return Upgraded(push.address, "/bayeux", {**push.head(), "Origin": SITE})
+
+
+def test_a_websocket(push: PushServer, name: str) -> None:
+    channel = f"/ws/{name}"
+    client = Client(push)
+    with websocket(push) as ws:
+        ws.send([client.handshake(push.token(name, pub_ch=["ws:*"]))])
+        [reply] = ws.value()
+        client.identity = reply["clientId"]
+        connect = {"connectionType": "websocket"}
+        ws.send([client.message("/meta/connect", **connect), client.subscribe(channel)])
+        replies = ws.value()
+        assert sorted(each["channel"] for each in replies) == ["/meta/connect", "/meta/subscribe"]
+        ws.send([held := client.message("/meta/connect", **connect)])
+        for number in range(3):
+            ws.send([client.message(channel, data=number)])
+            got = [*ws.value(), *ws.value()]
+            assert [each["data"] for each in got if "data" in each] == [number]
+            assert [each["successful"] for each in got if "successful" in each] == [True]
+        ws.wire.send(frame(TEXT, b" "))  # a sign of life
+        ws.send([client.message("/meta/disconnect")])
+        replies = [*ws.value(), *ws.value()]
+        assert {reply["channel"] for reply in replies} == {"/meta/connect", "/meta/disconnect"}
+        assert held["id"] in [reply["id"] for reply in replies]
+        assert ws.closed().code == 1000
+
+
+def test_a_session_goes_over_to_a_websocket(push: PushServer, name: str) -> None:
+    """As Faye's and aiocometd do: the handshake over HTTP, everything else here."""
+    with websocket(push) as ws:
+        client = Client(push, push.token(name))
+        push.api("publish", channel=f"user:{name}", data=1)
+        ws.send([client.message("/meta/connect", connectionType="websocket")])
+        element, reply = ws.value()
+        assert (element["data"], reply["successful"]) == (1, True)
+        push.api("publish", channel=f"user:{name}", data=2)
+        assert data(ws.value()) == [2]
+    deadline = time.monotonic() + 5
+    while client.post(client.connect())[0]["successful"]:
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (frame(TEXT, b"junk"), 1007),
+        (frame(TEXT, b"[]"), 1007),
+        (frame(TEXT, b"[1]"), 1007),
+        (frame(2, b"[]"), 1003),
+        (text_frame([{}] * 101), 1007),
+        (frame(TEXT, b"x" * 40_000), 1009),
+    ],
+)
+def test_what_is_no_message_on_a_websocket(push: PushServer, sent: bytes, code: int) -> None:
+    with websocket(push) as ws:
+        ws.wire.send(sent)
+        assert ws.closed().code == code
+
+
+def test_workers_serve_none(push_server_factory: Callable[..., PushServer]) -> None:
+    """With several processes behind one address a session's requests would miss each other."""
+    context = Context(None, None, None, None, None, None, alone=False)  # type: ignore[arg-type]
+    request = Request({"REQUEST_METHOD": "POST", "PATH_INFO": "/bayeux"})
+    with pytest.raises(NotServed):
+        BayeuxDoor(context)(request, ())

@@ -1,0 +1,199 @@
+"""Bayeux clients that we did not write, each on each of its transports.
+
+CometD and Faye come from npm, into `.bayeux` beside the checkout's other tools: as they are for
+Node, and their browser builds in jsdom. aiocometd comes from PyPI.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiocometd_noloop import Client, ConnectionType
+from aiocometd_noloop.extensions import Extension
+from harness import SITE, PushServer
+
+HERE = Path(__file__).resolve().parent / "bayeux"
+MODULES = Path(__file__).resolve().parent.parent / ".bayeux"
+TEXT = "žluťoučký € \u2028 </script>"
+_numbers = count()
+
+
+@pytest.fixture(scope="module")
+def modules() -> Path:
+    """The folder with the packages of `tests/bayeux/package.json`."""
+    wanted = (HERE / "package.json").read_text()
+    marker = MODULES / "package.json"
+    if not marker.exists() or marker.read_text() != wanted:
+        npm = shutil.which("npm")
+        if npm is None or shutil.which("node") is None:
+            missing = "needs Node and npm"
+            if os.environ.get("CI") == "true":
+                pytest.fail(missing)
+            pytest.skip(missing)
+        shutil.rmtree(MODULES, ignore_errors=True)
+        MODULES.mkdir()
+        (MODULES / "package.json").write_text("{}")  # the real one when all is there
+        packages = json.loads(wanted)["dependencies"].items()
+        names = [f"{name}@{version}" for name, version in packages]
+        subprocess.run(
+            [npm, "install", "--silent", "--no-audit", "--no-fund", "--no-save", *names],
+            cwd=MODULES, check=True, timeout=240,
+        )
+        marker.write_text(wanted)
+    return MODULES
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[PushServer]:
+    """A server that takes script elements, and pages of its own origin."""
+    with PushServer(jsonp=True, public_url="", document_domain="") as server:
+        yield server
+
+
+def run(site: PushServer, script: str, modules: Path, *arguments: str, ack: bool = False) -> None:
+    """Let a client go through the scenario, and judge what it says of it."""
+    number = next(_numbers)
+    client, transport, *rest = arguments
+    channel = f"chat:{number}"
+    token = site.token(f"user{number}", sub_ch=["chat:*"], pub_ch=["chat:*"])
+    if "ticket" in rest:
+        token = "ticket:" + site.ticket(token)
+    page = [argument for argument in rest if argument != "ticket"]
+    url = f"http://127.0.0.1:{site.port}/bayeux"
+    process = subprocess.Popen(
+        ["node", str(HERE / script), client, transport, url, token, f"/chat/{number}",
+         str(modules), *page],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **({"ACK": "1"} if ack else {})},
+    )
+    said: list[dict[str, Any]] = []
+    with process:
+        assert process.stdout is not None and process.stderr is not None
+        for line in process.stdout:
+            said.append(json.loads(line))
+            if said[-1].get("data") == {"text": TEXT}:
+                site.api("publish", channel=channel, data={"third": True})
+        errors = process.stderr.read()
+    assert process.returncode == 0, (said, errors)
+    assert {"handshake": True}.items() <= said[0].items(), said
+    assert {"subscribed": True} in said and {"published": True} in said
+    assert [each["data"] for each in said if "data" in each] == [
+        {"n": 1}, {"text": TEXT}, {"third": True},
+    ]
+    assert said[-1]["done"] is True
+    assert said[-1].get("transport") in (transport, None), said[-1]
+    # It has said goodbye, so nothing of it is left.
+    assert site.api("channels", prefix=channel)["channels"] == {}
+
+
+@pytest.mark.parametrize(
+    ("client", "transport", "ack"),
+    [
+        ("cometd", "long-polling", False),
+        ("cometd", "websocket", False),
+        ("cometd", "long-polling", True),
+        ("cometd", "websocket", True),
+        ("faye", "long-polling", False),
+        ("faye", "websocket", False),
+    ],
+)
+def test_in_node(
+    site: PushServer, modules: Path, client: str, transport: str, ack: bool
+) -> None:
+    run(site, "scenario.mjs", modules, client, transport, ack=ack)
+
+
+@pytest.mark.parametrize(
+    ("client", "transport", "abroad"),
+    [
+        ("faye", "long-polling", False),
+        ("faye", "eventsource", False),
+        ("faye", "websocket", True),
+        ("faye", "cross-origin-long-polling", True),
+        ("faye", "callback-polling", True),
+        ("cometd", "long-polling", True),
+        ("cometd", "websocket", True),
+        ("cometd", "callback-polling", True),
+    ],
+)
+def test_in_a_page(
+    site: PushServer, modules: Path, client: str, transport: str, abroad: bool
+) -> None:
+    """`abroad`: in a page of the site, whose origin is not that of the push server."""
+    page = f"{SITE}/" if abroad else f"http://127.0.0.1:{site.port}/"
+    # Faye shakes hands by a script element there, whose URL must not hold a token.
+    by_script = abroad and (client == "faye" or transport == "callback-polling")
+    run(site, "browser.mjs", modules, client, transport, page, *(["ticket"] if by_script else []))
+
+
+class ShowToken(Extension):  # type: ignore[misc]
+    """Puts a token into the handshake."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def outgoing(self, payload: list[dict[str, Any]], headers: dict[str, str]) -> None:
+        for message in payload:
+            if message["channel"] == "/meta/handshake":
+                message["ext"] = {"push": {"token": self._token}}
+
+    async def incoming(
+        self, payload: list[dict[str, Any]], headers: dict[str, str] | None = None
+    ) -> None:
+        """Nothing to do."""
+
+
+@pytest.mark.parametrize("kind", [ConnectionType.LONG_POLLING, ConnectionType.WEBSOCKET])
+@pytest.mark.filterwarnings("ignore")
+def test_aiocometd(site: PushServer, kind: ConnectionType, capfd: Any) -> None:
+    number = next(_numbers)
+    token = site.token(f"user{number}", sub_ch=["chat:*"], pub_ch=["chat:*"])
+
+    async def scenario() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: None)  # it cancels loudly at its end
+        begun = loop.time()
+        url = f"http://127.0.0.1:{site.port}/bayeux"
+        async with Client(url, connection_types=kind, extensions=[ShowToken(token)]) as client:
+            assert loop.time() - begun < 5  # its first connect was not held
+            assert client.connection_type is kind
+            await client.subscribe(f"/chat/{number}")
+            await client.publish(f"/chat/{number}", {"text": TEXT})
+            site.api("publish", channel=f"chat:{number}", data=[1])
+            return [(await asyncio.wait_for(client.receive(), 5))["data"] for _ in range(2)]
+
+    assert asyncio.run(scenario()) == [{"text": TEXT}, [1]]
+
+
+def test_after_a_restart(
+    push_server_factory: Callable[..., PushServer], modules: Path
+) -> None:
+    """A server that forgot everything: Faye shakes hands and subscribes again by itself."""
+    push = push_server_factory(broker="sqlite")
+    token = push.token("1", sub_ch=["chat:*"], pub_ch=["chat:*"])
+    process = subprocess.Popen(
+        ["node", str(HERE / "scenario.mjs"), "faye", "long-polling",
+         f"http://127.0.0.1:{push.port}/bayeux", token, "/chat/1", str(modules)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(json.loads(line))
+            if said[-1].get("data") == {"text": TEXT}:
+                push.restart()
+            if said[-1].get("handshake") and len(said) > 1:
+                # It has subscribed when the channel has a subscriber.
+                while not push.api("channels", prefix="chat:1")["channels"]:
+                    assert process.poll() is None
+                push.api("publish", channel="chat:1", data={"third": True})
+    assert process.returncode == 0, said
+    assert [each["data"] for each in said if "data" in each][-1] == {"third": True}

@@ -1,0 +1,401 @@
+"""Bayeux without a server: names, spellings of requests, elements, and the mailbox."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from push_server.bayeux import mailbox as mailboxes
+from push_server.bayeux.elements import BAYEUX
+from push_server.bayeux.mailbox import REPLAY_BYTES, Mailbox
+from push_server.bayeux.names import to_channel, to_glob, to_name
+from push_server.bayeux.requests import check_callback, json_of, messages_of, script
+from push_server.errors import BadInput
+from push_server.publications import Publication, PublishRequest, dump_json
+from push_server.rooms import Glob
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("name", "channel"),
+    [
+        ("/node/7", "node:7"),
+        ("/chat", "chat"),
+        ("/a/b/c", "a:b/c"),
+        ("/a/b:c/d", "a:b:c/d"),
+        ("/user/42", "user:42"),
+        ("/A-._/x_.-", "A-._:x_.-"),
+    ],
+)
+def test_names_go_both_ways(name: str, channel: str) -> None:
+    assert to_channel(name) == channel
+    assert to_name(channel) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "/", "//", "a", "a/b", "/a/", "/a//b", "/a:b", "/a/b/", "/a/*", "/a/**", "/a b", "/$a",
+     "/a/$b", "/é", "/a/b\n", "/" + "a" * 130, None, 7, ["/a"], "/a/{b}"],
+)
+def test_what_is_no_name(name: Any) -> None:
+    with pytest.raises(BadInput):
+        to_channel(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [
+        ("/chat/*", ["chat:a", "chat:a:b"], ["chat", "chat:a/b", "chats:a", "$chat:a"]),
+        ("/chat/**", ["chat:a", "chat:a/b/c"], ["chat", "chats:a"]),
+        ("/a/b/*", ["a:b/c"], ["a:b", "a:b/c/d", "a:bc/d"]),
+        ("/*", ["chat"], ["chat:a", "a/b", "user:1", "$x"]),
+        ("/**", ["chat", "chat:a", "a:b/c"], ["user:1", "$x"]),
+        ("/user/*", ["user:1"], ["users:1"]),
+    ],
+)
+def test_globs(name: str, inside: list[str], outside: list[str]) -> None:
+    glob = to_glob(name)
+    assert glob is not None
+    assert [channel in glob for channel in inside] == [True] * len(inside)
+    assert [channel in glob for channel in outside] == [False] * len(outside)
+
+
+@pytest.mark.parametrize("name", ["/chat", "/chat/***", "/chat*", "/*/a", "*", "/a//*", None, 5])
+def test_what_is_no_glob(name: Any) -> None:
+    assert to_glob(name) is None
+
+
+# Requests.
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'[{"a":1}]', b'[{"a":1}]'),
+        (b"message=%5B%7B%22a%22%3A1%7D%5D", b'[{"a":1}]'),
+        (b"message=%5B%22a+b%22%5D", b'["a b"]'),
+        (b"message=%5B%22%C5%BE%22%5D", '["ž"]'.encode()),
+    ],
+)
+def test_how_clients_spell_a_request(body: bytes, text: bytes) -> None:
+    assert json_of(body) == text
+
+
+@pytest.mark.parametrize("body", [b"message=a&message=b", b"message=%FF", "message=ž".encode()])
+def test_forms_that_cannot_be_read(body: bytes) -> None:
+    with pytest.raises(BadInput):
+        json_of(body)
+
+
+@pytest.mark.parametrize("value", [[], {}, [{}], [{"a": 1}] * 100])
+def test_messages(value: Any) -> None:
+    if value == []:
+        with pytest.raises(BadInput):
+            messages_of(value)
+    else:
+        assert len(messages_of(value)) == (len(value) or 1)
+
+
+@pytest.mark.parametrize("value", [[1], [[]], 5, "a", None, [{}, "b"], [{}] * 101])
+def test_what_are_no_messages(value: Any) -> None:
+    with pytest.raises(BadInput):
+        messages_of(value)
+
+
+@pytest.mark.parametrize("name", ["_cometd_jsonp_0", "__jsonp1__", "a.b.c", "$", "jQuery1_2"])
+def test_callbacks(name: str) -> None:
+    assert check_callback(name) == name
+    body = script(name, dump_json([{"text": "</script><!-- \u2028"}]))
+    assert body.startswith(b"/**/" + name.encode() + b"([") and body.endswith(b"]);")
+    assert b"<" not in body and body.isascii()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "alert(1)", "a;b", "1a", "a b", "ž", "a" * 65, "a\n", "</script>", "CWS\x07\x0e"]
+)
+def test_44_hostile_callbacks(name: str) -> None:
+    with pytest.raises(BadInput):
+        check_callback(name)
+
+
+# Elements.
+
+
+def place(number: int, data: Any, **more: Any) -> Publication:
+    request = PublishRequest("node:7", f"i{number}", dump_json(data), **more)
+    return Publication.place(request, 7, number, 0.0)
+
+
+@pytest.mark.parametrize(
+    "data", [None, 1, "x", '","data":', "\u2028</script>", {"channel": "/x", "data": [1]}, [[]]]
+)
+def test_elements(data: Any) -> None:
+    publications = [place(n, data, user='a","data":"b') for n in (1, 2)]
+    pieces = BAYEUX.encode(publications)
+    text = BAYEUX.join(b"~rest", pieces)
+    assert text.endswith(b",")
+    values = json.loads(b"[%b]" % text[:-1])
+    assert values == [
+        {
+            "channel": "/node/7",
+            "id": each.id,
+            "data": data,
+            "ext": {
+                "push": {
+                    "offset": each.position.offset,
+                    "id": each.id,
+                    "user": 'a","data":"b',
+                    "cursor": f"1~{each.entry}~rest",
+                }
+            },
+        }
+        for each in publications
+    ]
+    for value in values:
+        del value["ext"]["push"]["cursor"]
+    assert json.loads(b"[%b]" % BAYEUX.bare(publications)[:-1]) == values
+    assert BAYEUX.bare([]) == b""
+
+
+def test_control_messages() -> None:
+    assert BAYEUX.control({"type": "ping"}, "1~") == BAYEUX.control({"type": "hello"}, "1") == b""
+    said = BAYEUX.control({"type": "reset", "channels": ["a"]}, "1~c")
+    assert json.loads(said[:-1]) == {
+        "channel": "/service/push",
+        "data": {"type": "reset", "channels": ["a"], "cursor": "1~c"},
+    }
+    assert BAYEUX.relay(b'{"type":"reset","channels":["a"]}', "1~c") == said
+    assert BAYEUX.head((("A", "b"),)) == b""
+
+
+# The mailbox.
+
+
+class Owner:
+    """As much of a hub as a mailbox needs."""
+
+    queue_bytes = 1000
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.watch: Any = None
+        self.blocked: set[Any] = set()
+        self.ends: list[str] = []
+
+    def closed(self, connection: Any, reason: str) -> None:
+        self.ends.append(reason)
+
+    def turn(self, seconds: float = 0) -> None:
+        for _ in range(3):
+            self.loop.run_until_complete(asyncio.sleep(seconds / 3))
+
+
+@pytest.fixture
+def owner() -> Iterator[Owner]:
+    made = Owner()
+    yield made
+    made.loop.close()
+
+
+class Answers(list[Any]):
+    """What was sent, parsed."""
+
+    def send(self, array: bytes) -> None:
+        self.append(json.loads(array))
+
+
+def idle(box: Mailbox) -> bool:
+    return box.idle
+
+
+def due(box: Mailbox) -> bool:
+    return box.due
+
+
+REPLY: dict[str, Any] = {"channel": "/meta/connect", "successful": True}
+
+
+def test_what_waits_goes_with_the_next_connect(owner: Owner) -> None:
+    owner.queue_bytes = 2 * REPLAY_BYTES
+    box, got = Mailbox(owner, acks=False), Answers()
+    box.write(b'{"n":1},')
+    box.write(b'{"n":2},{"n":3},')
+    assert due(box)
+    box.write(b'{"n":"%b"},' % (b"x" * REPLAY_BYTES))
+    assert not idle(box)
+    emptied: list[int] = []
+    box.when_idle(lambda: emptied.append(1))
+    box.connect(REPLY, got.send, 10)
+    assert got[0][:3] == [{"n": 1}, {"n": 2}, {"n": 3}]
+    assert (len(got[0]), got[0][-1]) == (5, REPLY)
+    assert idle(box) and not due(box)
+    owner.turn()
+    assert emptied == [1]
+    box.close("left")
+
+
+def test_a_held_connect_gets_all_of_one_turn(owner: Owner) -> None:
+    box, got = Mailbox(owner, acks=False), Answers()
+    box.connect(REPLY, got.send, 10)
+    box.write(b'{"n":1},')
+    box.write(b'{"n":2},')
+    assert got == []
+    owner.turn()
+    assert got == [[{"n": 1}, {"n": 2}, REPLY]]
+    box.write(b'{"n":3},')
+    owner.turn()
+    assert len(got) == 1
+    box.close("left")
+
+
+def test_a_held_connect_has_its_time(owner: Owner) -> None:
+    box, got = Mailbox(owner, acks=False), Answers()
+    box.connect(REPLY, got.send, 0.02)
+    owner.turn(0.1)
+    assert got == [[REPLY]]
+    box.close("left")
+
+
+def test_a_second_connect_completes_the_first(owner: Owner) -> None:
+    box, first, second = Mailbox(owner, acks=False), Answers(), Answers()
+    box.connect(REPLY, first.send, 10)
+    box.connect(REPLY, second.send, 10)
+    assert (first, second) == ([[REPLY]], [])
+    box.write(b'{"n":1},')
+    owner.turn()
+    assert (len(first), second) == (1, [[{"n": 1}, REPLY]])
+    box.close("left")
+
+
+def test_a_connect_whose_client_hangs_up_is_none(owner: Owner) -> None:
+    box, got, again = Mailbox(owner, acks=False), Answers(), Answers()
+    box.connect(REPLY, got.send, 10)
+    box.lose(got.send)
+    box.write(b'{"n":1},')
+    owner.turn()
+    assert got == []
+    box.connect(REPLY, again.send, 10)
+    assert again == [[{"n": 1}, REPLY]]
+    box.close("left")
+
+
+def test_acknowledgements(owner: Owner) -> None:
+    box, got = Mailbox(owner, acks=True), Answers()
+
+    def connect(confirms: object, seconds: float = 0) -> Any:
+        box.confirm(confirms)
+        box.connect(REPLY, got.send, seconds)
+        return got[-1] if got else None
+
+    assert connect(0) == [{**REPLY, "ext": {"ack": 1}}]
+    box.write(b'{"n":1},')
+    assert connect(1) == [{"n": 1}, {**REPLY, "ext": {"ack": 2}}]
+    # The answer was lost: everything comes again, in order, with what is new.
+    box.write(b'{"n":2},')
+    assert connect(1, 10) == [{"n": 1}, {"n": 2}, {**REPLY, "ext": {"ack": 3}}]
+    assert connect(2) == [{"n": 2}, {**REPLY, "ext": {"ack": 4}}]
+    strange: list[object] = [None, "4", [], 1.5, -1]
+    for nonsense in strange:
+        assert connect(nonsense)[0] == {"n": 2}
+    assert connect(99) == [{**REPLY, "ext": {"ack": 10}}]
+    box.close("left")
+
+
+def test_with_a_stream_it_leaves_at_once(owner: Owner) -> None:
+    box, streamed, held = Mailbox(owner, acks=False), Answers(), Answers()
+    box.write(b'{"n":1},')
+    ends: list[str] = []
+    box.stream(streamed.send, lambda mailbox, reason: ends.append(reason))
+    box.connect(REPLY, held.send, 10)
+    box.write(b'{"n":2},{"n":3},')
+    owner.turn()
+    assert (streamed, held) == ([[{"n": 1}], [{"n": 2}, {"n": 3}]], [])
+    box.close("revoked")
+    assert ends == owner.ends == ["revoked"]
+    assert held[0][0]["error"] == "403::revoked"
+    assert held[0][0]["advice"] == {"reconnect": "none"}
+
+
+def test_a_newer_stream_ends_the_older(owner: Owner) -> None:
+    box, first, second = Mailbox(owner, acks=False), Answers(), Answers()
+    ends: list[str] = []
+    box.stream(first.send, lambda mailbox, reason: ends.append(f"first {reason}"))
+    box.stream(second.send, lambda mailbox, reason: ends.append(f"second {reason}"))
+    box.write(b'{"n":1},')
+    assert (first, second) == ([], [[{"n": 1}]])
+    box.break_off(first.send)
+    box.close("left")
+    assert ends == ["first replaced", "second left"]
+
+
+def test_with_acknowledgements_a_stream_carries_answers_only(owner: Owner) -> None:
+    box, streamed = Mailbox(owner, acks=True), Answers()
+    box.stream(streamed.send, lambda mailbox, reason: None)
+    box.write(b'{"n":1},')
+    owner.turn()
+    assert streamed == []
+    box.break_off(streamed.send)
+    assert not box.ended
+    box.connect(REPLY, streamed.send, 10)
+    assert streamed[0][0] == {"n": 1}
+    box.close("left")
+
+
+def test_a_broken_stream_ends_the_session(owner: Owner) -> None:
+    """What was in it is read or lost, and nobody can tell which."""
+    box, streamed, later = Mailbox(owner, acks=False), Answers(), Answers()
+    box.stream(streamed.send, lambda mailbox, reason: None)
+    box.break_off(later.send)  # another's
+    assert not box.ended
+    box.break_off(streamed.send)
+    assert owner.ends == ["gone"]
+    box.write(b'{"n":1},')
+    box.connect(REPLY, later.send, 10)
+    assert later[0][0]["error"] == "402::session_unknown"
+    assert later[0][0]["advice"] == {"reconnect": "handshake", "interval": 0}
+
+
+@pytest.mark.parametrize("acks", [False, True])
+def test_what_waits_has_a_budget(owner: Owner, acks: bool) -> None:
+    box, got = Mailbox(owner, acks=acks), Answers()
+    box.write(b'{"n":"%b"},' % (b"x" * 2000))  # one turn may be larger than the budget
+    assert not box.ended
+    if acks:
+        box.connect(REPLY, got.send, 0)
+    box.write(b'{"n":1},')
+    assert owner.ends == ["slow"]
+    box.close("gone")
+    assert owner.ends == ["slow"]
+
+
+def test_a_client_that_comes_no_more_is_gone(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailboxes, "GONE_SECONDS", 0.05)
+    box, got = Mailbox(owner, acks=False), Answers()
+    ended: list[bool] = []
+    box.on_end = lambda: ended.append(True)
+    box.connect(REPLY, got.send, 0.1)
+    owner.turn(0.08)
+    assert not box.ended  # it is held
+    box.stream(got.send, lambda mailbox, reason: None)  # which is no sign of life
+    owner.turn(0.2)
+    assert (owner.ends, ended, got) == (["gone"], [True], [[REPLY]])
+    assert not box.release()
+
+
+def test_the_last_words_go_with_the_held_connect(owner: Owner) -> None:
+    box, got = Mailbox(owner, acks=False), Answers()
+    box.connect(REPLY, got.send, 10)
+    box.write(b'{"type":"reconnect"},')
+    box.finish("drain")
+    assert [set(each) & {"type", "error"} for each in got[0]] == [{"type"}, {"error"}]
+    owner.turn()
+    assert len(got) == 1
+
+
+def test_globs_are_values() -> None:
+    assert to_glob("/a/*") == Glob("a:", deep=False) != to_glob("/a/**")
