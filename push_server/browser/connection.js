@@ -15,21 +15,22 @@
  * - A MessagePort has no close event. A page says goodbye in `pagehide`; one that crashed is
  *   found by pings, which a frame answers from its message handler, where no timer is clamped.
  *
- * Used by frame.js; as a worker it starts itself. Needs wire.js, transports.js,
- * session.js and pages.js.
+ * Used by frame.js; as a worker it starts itself. Needs wire.js, websocket.js, transports.js,
+ * session.js, pages.js and channels.js.
  */
 "use strict";
 
 if (typeof importScripts === "function") {
   const version = self.location.search;
-  const needed = ["wire.js", "transports.js", "session.js", "pages.js"];
+  const needed = ["wire.js", "websocket.js", "transports.js", "session.js", "pages.js",
+                  "channels.js"];
   importScripts(...needed.map((name) => name + version));
 }
 
 globalThis.PushConnection = (() => {
   const { Refusal, backoff, isChannel } = globalThis.PushWire;
   const { Choice, TRANSPORTS, pollOnce } = globalThis.PushTransports;
-  const { PushPage: Page, PushSession: Session } = globalThis;
+  const { PushChannels: Channels, PushPage: Page, PushSession: Session } = globalThis;
 
   /** Time without a first line after which a stream is under suspicion. */
   const HELLO_TIMEOUT = 5000;
@@ -49,10 +50,10 @@ globalThis.PushConnection = (() => {
   /** Pages are pinged this often, and taken for dead after so many pings without a sign. */
   const PING = 30000;
   const PINGS_UNANSWERED = 4;
-  /** The server's limit for one connection, besides the personal channel. */
-  const MAX_CHANNELS = 64;
   /** "replaced" means that this user has too many connections: hurrying back replaces another. */
   const REPLACED_DELAY = 30000;
+
+  /** @typedef {{send: (method: string, params: object) => void}} Line */
 
   return class PushConnection {
     /**
@@ -70,8 +71,8 @@ globalThis.PushConnection = (() => {
         has: (page) => this.has(page),
         release: (page, reason) => this.release(page, reason),
         renewed: () => {
-          this.hopeless.clear();
-          this.restart("token", { planned: true });
+          this.channels.hopeless.clear();
+          this.present();
         },
       });
 
@@ -80,30 +81,28 @@ globalThis.PushConnection = (() => {
       this.cursor = null;
       /** Whether anything was asked for since the first page came. */
       this.began = false;
-      /** @type {Set<string>} channels of the last hello, and of the one before */
-      this.known = new Set();
-      this.before = new Set();
-      /** @type {Set<string>} */
-      this.denied = new Set();
-      /** @type {Set<string>} channels that made the server refuse a whole request */
-      this.hopeless = new Set();
-      this.maxChannels = MAX_CHANNELS;
+      this.channels = new Channels();
       this.choice = new Choice();
       this.attempt = 0;
       this.interrupted = false;
       this.silences = 0;
+      /** Whether a WebSocket came to nothing the last time while a poll was answered. */
+      this.blocked = false;
 
       // This one request, or series of polls.
       /** @type {AbortController | null} */
       this.abort = null;
+      /** @type {Line | null} the way to change it, where the transport has one */
+      this.line = null;
       /** @type {{reason: string, delay?: number, planned?: boolean} | null} why it was ended */
       this.ending = null;
-      /** @type {Set<string>} */
-      this.requested = new Set();
       /** @type {string | null} */
       this.askedFrom = null;
       this.presented = "";
       this.beats = false;
+      this.changes = false;
+      /** Whether the request has said yet what it asks for. */
+      this.asked = false;
       this.takes = 0;
       this.startedAt = 0;
       this.heardAt = 0;
@@ -149,10 +148,13 @@ globalThis.PushConnection = (() => {
     /**
      * @param {MessagePort} port
      * @param {{instance: string, token: string, channels: string[], since?: string,
-     *   seen?: [string, number][], avoided?: [string, Avoided][]}} message
+     *   seen?: [string, number][], transports?: string[],
+     *   avoided?: [string, Avoided][]}} message
      */
-    async attach(port, { instance, token, channels, since, seen = [], avoided = [] }) {
+    async attach(port, { instance, token, channels, since, seen = [], transports,
+                         avoided = [] }) {
       this.choice.recall(avoided);
+      this.choice.allow(transports);
       const page = new Page(port, instance, seen);
       this.pages.set(port, page);
       this.ticker = this.ticker || setInterval(() => this.tick(), TICK);
@@ -179,9 +181,9 @@ globalThis.PushConnection = (() => {
      * @param {string[]} channels
      */
     continues(since, channels) {
-      if (!this.abort) return since === this.cursor;
+      if (!this.abort || !this.asked) return since === this.cursor;
       return !this.takes && since === this.askedFrom &&
-        channels.every((name) => this.requested.has(name) || this.isPersonal(name));
+        channels.every((name) => this.channels.covers(name));
     }
 
     /** @param {InstanceType<typeof Page>} page */
@@ -223,7 +225,7 @@ globalThis.PushConnection = (() => {
       this.ticker = 0;
       this.cursor = null;
       this.began = false;
-      this.known = new Set();
+      this.channels.greet([], []);
       this.attempt = 0;
       this.session.forget();
       this.restart("idle", { planned: true });
@@ -235,51 +237,60 @@ globalThis.PushConnection = (() => {
     want(page, channels) {
       page.want(channels.filter(isChannel));
       this.announce(page);
-      const covered = [...page.channels].every((name) => this.isAsked(name));
-      this.regroup(covered ? LINGER : GATHER);
+      const settled = [...page.channels].every((name) => this.channels.isSettled(name));
+      this.regroup(settled ? LINGER : GATHER);
     }
 
-    /** @param {string} name */
-    isAsked(name) {
-      const { requested, known, denied, hopeless } = this;
-      return [requested, known, denied, hopeless].some((names) => names.has(name));
-    }
-
-    /** Make the request anew for another set of channels, soon. @param {number} delay */
+    /** Ask for the channels that are wanted now, soon. @param {number} delay */
     regroup(delay) {
       clearTimeout(this.regroupTimer);
-      this.regroupTimer = setTimeout(() => {
-        const wanted = this.wanted();
-        const same = wanted.length === this.requested.size &&
-          wanted.every((name) => this.requested.has(name));
-        if (!same && this.abort) this.restart("channels", { planned: true });
-      }, delay);
+      this.regroupTimer = setTimeout(() => this.change(), delay);
     }
 
-    /** The channels to ask for. The personal one comes by itself. */
+    /** Ask for other channels: in what is open, or else by making the request anew. */
+    change() {
+      const wanted = this.wanted();
+      const { more, fewer } = this.channels.difference(wanted);
+      if (!this.abort || (!more.length && !fewer.length)) return;
+      if (!this.line) {
+        // What can be changed later is changed when it is there.
+        if (!this.changes) this.restart("channels", { planned: true });
+        return;
+      }
+      this.channels.ask(wanted);
+      // First the fewer: there is a limit to how many there may be.
+      const left = fewer.filter((name) => this.channels.on.has(name));
+      if (left.length) this.line.send("unsubscribe", { channels: left });
+      if (more.length) this.line.send("subscribe", { channels: more });
+    }
+
+    /** Show the server the token that is in use now. */
+    present() {
+      const { token } = this.session;
+      if (this.line && token) this.line.send("renew", { token });
+      else this.restart("token", { planned: true });
+    }
+
+    /** The channels to ask for: those of all pages. */
     wanted() {
-      const union = new Set([...this.pages.values()].flatMap((page) => [...page.channels]));
-      const all = [...union]
-        .filter((name) => !this.hopeless.has(name) && !this.isPersonal(name)).sort();
-      const beyond = all.splice(this.maxChannels);
-      for (const page of this.pages.values()) {
+      const { sub } = this.session.claims || {};
+      this.channels.personal = sub === undefined ? "" : `user:${sub}`;
+      const pages = [...this.pages.values()];
+      const { names, beyond } = this.channels.choose(pages.flatMap((page) => [...page.channels]));
+      for (const page of pages) {
         const cut = page.among(beyond).filter((name) => page.learns(name, "too_many_channels"));
         if (cut.length) page.post({ type: "denied", channels: cut, code: "too_many_channels" });
       }
-      return all;
-    }
-
-    /** @param {string} name */
-    isPersonal(name) {
-      return name === `user:${this.session.claims?.sub}`;
+      return names;
     }
 
     /** Tell a page which of its channels are on, and which the token does not grant. */
     announce(/** @type {InstanceType<typeof Page>} */ page) {
       if (this.status.state !== "live") return;
       const code = "channel_denied";
-      const on = page.among([...this.known]).filter((name) => page.learns(name, "subscribed"));
-      const off = page.among([...this.denied]).filter((name) => page.learns(name, code));
+      const { on: known, denied } = this.channels;
+      const on = page.among([...known]).filter((name) => page.learns(name, "subscribed"));
+      const off = page.among([...denied]).filter((name) => page.learns(name, code));
       if (on.length) page.post({ type: "subscribed", channels: on, cursor: this.cursor });
       if (off.length) page.post({ type: "denied", channels: off, code });
       if (page.since && [...page.channels].every((name) => page.told.has(name))) {
@@ -369,6 +380,8 @@ globalThis.PushConnection = (() => {
       const abort = new AbortController();
       this.abort = abort;
       this.beats = transport.beats;
+      this.changes = transport.changes;
+      this.asked = false;
       this.takes = 0;
       this.startedAt = this.heardAt = Date.now();
       if (this.status.state !== "live") {
@@ -384,6 +397,9 @@ globalThis.PushConnection = (() => {
           ask: () => this.ask(),
           signal: abort.signal,
           onResponse: (response) => this.session.setClock(response),
+          onLine: (line) => {
+            this.line = line;
+          },
         });
         for await (const batch of messages) {
           if (abort.signal.aborted) break;
@@ -394,8 +410,11 @@ globalThis.PushConnection = (() => {
         failure = error instanceof Refusal ? error : new Refusal(0, "broken", String(error));
       }
       clearTimeout(late);
+      this.line = null;
       if (failure && NOT_THERE.includes(failure.status)) {
         await this.prove(transport, abort, failure.code);
+      } else if (failure?.code === "no_websocket") {
+        await this.prove(transport, abort, "blocked");
       }
       abort.abort();
       this.abort = null;
@@ -405,9 +424,9 @@ globalThis.PushConnection = (() => {
     /** What a transport asks with. Called for every request it makes. */
     ask() {
       const channels = this.wanted();
-      this.began = true;
+      this.began = this.asked = true;
       this.askedFrom = this.cursor;
-      this.requested = new Set(channels);
+      this.channels.ask(channels);
       this.presented = this.session.token || "";
       return { token: this.presented, channels, since: this.cursor,
                fallback: this.choice.reason };
@@ -416,15 +435,16 @@ globalThis.PushConnection = (() => {
     /** @param {InstanceType<typeof Refusal> | null} failure */
     delayAfter(failure) {
       const ending = /** @type {any} */ (this.ending);
-      if (ending?.planned || (failure?.code === "channel_denied" && this.doWithout())) return 0;
+      const isLess = failure?.code === "channel_denied" && this.channels.giveUp();
+      if (ending?.planned || isLess) return 0;
       this.interrupted = true;
       if (this.takes && Date.now() - this.startedAt > STEADY) this.attempt = 0;
       if (failure && !ending) {
-        const { status, code, message } = failure;
-        this.status.error = { status, code, message };
+        const { status, code } = failure;
+        this.note(failure);
         if (status === 401) this.session.refuse(this.presented);
         if (code === "cursor_malformed") this.lose(code);
-        if (code === "too_many_channels") this.maxChannels = Math.ceil(this.requested.size / 2);
+        if (code === "too_many_channels") this.channels.halve();
       }
       this.report({ state: "retrying", connection: "" });
       this.ordered = ending?.delay !== undefined || Boolean(failure?.retryAfter);
@@ -433,14 +453,9 @@ globalThis.PushConnection = (() => {
       return Math.max(backoff(this.attempt++), (failure?.retryAfter || 0) * jitter);
     }
 
-    /**
-     * The server refuses a request of which no channel is granted, and with it the personal one,
-     * which is. True if there is less to ask for.
-     */
-    doWithout() {
-      const before = this.hopeless.size;
-      this.requested.forEach((name) => this.hopeless.add(name));
-      return this.hopeless.size > before;
+    /** @param {InstanceType<typeof Refusal>} failure to be seen by whoever asks what is wrong */
+    note({ status, code, message }) {
+      this.status.error = { status, code, message };
     }
 
     // ---- Which transport
@@ -454,20 +469,28 @@ globalThis.PushConnection = (() => {
      * @param {string} reason
      */
     async prove(transport, abort, reason) {
-      if (transport === TRANSPORTS[TRANSPORTS.length - 1]) return;
+      if (this.choice.isLast(transport)) return;
       const takes = this.takes;
-      const works = await pollOnce({ token: this.session.token || "", channels: [], timeout: 0,
-                                     signal: abort.signal }).then(() => true, () => false);
+      /** @type {InstanceType<typeof Refusal> | null} */
+      const failure = await pollOnce({ token: this.session.token || "", channels: [], timeout: 0,
+                                       signal: abort.signal }).then(() => null, (error) => error);
       // Where everything hung for a moment, the poll may only have been the first to come through.
-      if (works) await new Promise((done) => setTimeout(done, PROOF_GRACE));
+      const mayCome = reason === "buffered" || reason === "stalled";
+      if (!failure && mayCome) await new Promise((done) => setTimeout(done, PROOF_GRACE));
       if (abort.signal.aborted || takes !== this.takes) return;
-      if (works) {
+      // A server that is just starting may refuse the one and answer the other.
+      const isDoubtful = reason === "blocked" && !this.blocked;
+      this.blocked = !failure && reason === "blocked";
+      if (!failure && !isDoubtful) {
         this.choice.avoid(transport.name, reason);
         for (const page of this.pages.values()) {
           page.post({ type: "avoided", avoided: [...this.choice.avoided] });
         }
       }
-      this.restart(works ? "fallback" : "silence", { planned: works });
+      if (failure) this.note(failure);
+      const wait = failure?.retryAfter
+        ? { delay: failure.retryAfter * (1 + Math.random() / 5) } : {};
+      this.restart(failure ? "silence" : "fallback", { planned: !failure, ...wait });
     }
 
     /** Two heartbeats are missing. */
@@ -524,19 +547,52 @@ globalThis.PushConnection = (() => {
       const channels = Array.isArray(message.channels) ? message.channels : [];
       if (message.type === "hello") this.hello(message);
       else if (message.type === "recovered") this.recovered(channels);
-      else if (message.type === "reset") this.reset(channels, String(message.reason));
+      else if (message.type === "reset") this.reset(channels, message);
       else if (message.type === "ping") this.pulse(message.cursor);
       else if (message.type === "expiring") this.expiring();
       else if (message.type === "degraded") this.delayed(message.degraded === true);
       else if (message.type === "reconnect") this.sentAway(message);
       else if (message.type === "revoked") this.revoked();
+      else if (message.type === "answered") this.answered(message);
+      else if (message.type === "refused") this.refused(message);
+      else if (message.type === "join" || message.type === "leave") this.presence(message);
+    }
+
+    /** What was asked for while connected is done. @param {Control} message */
+    answered({ method, params, result }) {
+      const { channels = [], denied = [], cursor } = result;
+      if (typeof cursor === "string") this.cursor = cursor;
+      if (method === "unsubscribe") this.channels.drop(channels);
+      else this.channels.add(channels);
+      this.channels.deny(denied);
+      if (method === "renew") {
+        this.presented = params.token;
+        this.channels.reconsider();
+        this.regroup(0);
+      }
+      for (const page of this.pages.values()) this.announce(page);
+    }
+
+    /** Something is not to be had in this connection. @param {Control} message */
+    refused({ method, params, error }) {
+      if (method === "subscribe" && error.code === "channel_denied") {
+        this.channels.deny(params.channels);
+        for (const page of this.pages.values()) this.announce(page);
+      } else {
+        this.restart(method === "renew" ? "token" : "channels", { planned: true });
+      }
+    }
+
+    /** Somebody came into a channel, or left it. @param {Control} message */
+    presence({ type, channels, users }) {
+      for (const page of this.pages.values()) {
+        for (const channel of page.among(channels)) page.post({ type, channel, users });
+      }
     }
 
     /** @param {Control} message */
     hello({ channels = [], denied = [], heartbeat, expires, cursor }) {
-      this.before = this.known;
-      this.known = new Set(channels);
-      this.denied = new Set([...denied, ...this.hopeless]);
+      this.channels.greet(channels, denied);
       if (heartbeat > 0) this.heartbeat = heartbeat;
       if (!this.session.claims && expires > 0) {
         this.session.planRefresh(this.session.now() / 1000, expires);
@@ -544,6 +600,7 @@ globalThis.PushConnection = (() => {
       if (typeof cursor === "string") this.cursor = cursor;
       for (const page of this.pages.values()) this.announce(page);
       this.pulse(this.cursor);
+      if (this.line) this.change();
     }
 
     /** The server's log is out of reach, or back. @param {boolean} delayed */
@@ -558,18 +615,19 @@ globalThis.PushConnection = (() => {
       this.tell("recovered", channels);
     }
 
-    /** @param {string[]} channels @param {string} reason */
-    reset(channels, reason) {
+    /** @param {string[]} channels @param {Control} message */
+    reset(channels, { reason, delay = 0 }) {
       // The cursor did not speak of a channel that was just added: nothing was missed.
-      const lost = channels.filter((name) => reason !== "unknown" || this.before.has(name));
+      const { before } = this.channels;
+      const lost = channels.filter((name) => reason !== "unknown" || before.has(name));
       for (const page of this.pages.values()) page.unsee(channels);
-      this.tell("reset", lost, { reason });
+      this.tell("reset", lost, { reason: String(reason), ...(delay && { delay }) });
     }
 
     /** The cursor is of no use: nobody can say what is missing. @param {string} reason */
     lose(reason) {
       this.cursor = null;
-      this.tell("reset", [...this.known], { reason });
+      this.tell("reset", [...this.channels.on], { reason });
     }
 
     /** @param {string} type @param {string[]} channels @param {object} [more] */
@@ -597,7 +655,7 @@ globalThis.PushConnection = (() => {
     /** The token this connection began with ends soon; there may be a newer one already. */
     expiring() {
       if (this.session.token === this.presented) this.session.refresh();
-      else this.restart("token", { planned: true });
+      else this.present();
     }
 
     /** The session is over. Whoever comes back has to bring another token. */

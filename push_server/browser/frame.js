@@ -34,9 +34,10 @@
   const MEMORY = "push.avoided";
   const MEMORY_LIMIT = 60 * 60 * 1000;
   /** Everything the connection needs when it has to run here. */
-  const IN_FRAME = ["transports.js", "session.js", "pages.js", "connection.js"];
-  const TO_SHARE = ["locks.js", "share.js", ...IN_FRAME];
+  const IN_FRAME = ["locks.js", "share.js", "websocket.js", "transports.js", "session.js",
+                    "pages.js", "channels.js", "connection.js"];
 
+  const canBroadcast = () => typeof BroadcastChannel === "function";
   /**
    * How pages come to share a connection, best first. "none" is always there and shares nothing.
    * @type {Record<string, () => boolean>}
@@ -47,14 +48,13 @@
     lease: () => canBroadcast() && globalThis.PushLocks.Lease.usable,
     none: () => true,
   };
-  const canBroadcast = () => typeof BroadcastChannel === "function";
 
   /** @type {MessagePort} to the page */
   let page;
   /** @type {MessagePort | null} to the connection */
   let link = null;
   /** @type {{origin: string, key: string, instance: string, token: string, channels: string[],
-   *   since?: string | null, share?: string}} what the page told us */
+   *   since?: string | null, share?: string, transports?: string[]}} what the page told us */
   let wish;
   let direct = false;
   /** Whether the page wants a connection; it does not after a goodbye. */
@@ -164,7 +164,7 @@
     wanted = true;
     const claims = await PushWire.readToken(wish.token);
     if (turn !== turns) return;
-    const name = PushWire.workerName(version, wish.origin, claims);
+    const name = PushWire.workerName(version, wish.origin, claims, wish.transports);
     if (claims) meetNeighbours(claims);
     if (share) {
       share.again();
@@ -176,7 +176,7 @@
       joinWorker(name);
       return;
     }
-    await loadAll(TO_SHARE);
+    await loadAll(IN_FRAME);
     if (turn !== turns) return;
     const way = ways.find((each) => each !== "worker" && WAYS[each]());
     if (way === "none") joinAlone();
@@ -185,8 +185,9 @@
 
   /** @param {string} name */
   function joinWorker(name) {
+    const turn = turns;
     const giveUp = () => {
-      if (failed.has("worker")) return;
+      if (turn !== turns) return;
       failed.add("worker");
       join();
     };
@@ -258,9 +259,9 @@
       if (data.type === "welcome") onWelcome?.();
       else fromConnection(data);
     };
-    const { instance, token, channels, since } = wish;
+    const { instance, token, channels, since, transports } = wish;
     port.postMessage({ type: "attach", instance, token, channels, since, seen: [...seen],
-                       avoided: recall() });
+                       transports, avoided: recall() });
     for (const message of unanswered.values()) port.postMessage(message);
   }
 

@@ -30,7 +30,8 @@
   /** Delays between attempts to get a first token or to load the frame, with full jitter. */
   const RETRY_BASE = 1000;
   const RETRY_CAP = 60000;
-  const EVENTS = ["status", "subscribed", "reset", "recovered", "revoked", "error"];
+  const EVENTS = ["status", "subscribed", "reset", "recovered", "revoked", "error", "join",
+                  "leave"];
 
   /**
    * @typedef {"connecting" | "live" | "delayed" | "retrying" | "waiting" | "signed_out" | "revoked"
@@ -46,6 +47,7 @@
    * @property {string} [since] the cursor that the page's content corresponds to
    * @property {"auto" | "worker" | "locks" | "lease" | "none"} [share] how the pages of a user
    *   come to share one connection: the best way there is, one in particular, or not at all
+   * @property {("websocket" | "stream" | "poll")[]} [transports] the only ones to be tried
    */
 
   /** Why something failed. `stored` of a publication: false, or null where nobody knows. */
@@ -90,7 +92,7 @@
 
   class Page {
     /** @param {Options} options */
-    constructor({ server, token, documentDomain = "", since, share = "auto" }) {
+    constructor({ server, token, documentDomain = "", since, share = "auto", transports }) {
       this.instance = randomId();
       this._server = new URL(server, location.href);
       this._source = token;
@@ -98,6 +100,7 @@
       /** @type {string | null} */
       this._since = since || null;
       this._share = share;
+      this._transports = transports;
       this._key = randomId();
       /** @type {Map<string, Set<Subscriber>>} */
       this._subscribers = new Map();
@@ -170,7 +173,8 @@
 
     /**
      * Hear of `status` (info), `subscribed` (channels), `reset` (channels, reason), `recovered`
-     * (channels), `revoked` (reason) or `error` (PushError).
+     * (channels), `revoked` (reason), `error` (PushError), or where the channel tells it, `join`
+     * and `leave` (channel, users).
      * @param {string} name
      * @param {(...details: any[]) => void} listener
      * @returns {() => void} stops it
@@ -379,6 +383,7 @@
       this._port?.postMessage({
         type: "start", key: this._key, instance: this.instance, token: this._token,
         channels: [...this._subscribers.keys()], since: this._since, share: this._share,
+        transports: this._transports,
         documentDomain: agreed ? theirDomain : "",
       });
       for (const { message } of this._unanswered.values()) this._port?.postMessage(message);
@@ -426,7 +431,8 @@
       else if (message.type === "status") this._setStatus(message.status);
       else if (message.type === "token") this._answerToken();
       else if (message.type === "published") this._settle(message);
-      else if (message.type === "reset") this._emit("reset", message.channels, message.reason);
+      else if (message.type === "reset") this._reset(message);
+      else if (message.type === "join" || message.type === "leave") this._present(message);
       else if (message.type === "denied") this._denied(message.channels, message.code);
       else if (message.type === "revoked") this._revoked("revoked", "The session is over.");
       else if (message.type === "released") this._released(message.reason);
@@ -444,6 +450,22 @@
           }
         }
       }
+    }
+
+    /**
+     * Where many lose something at once, the server gives each a delay, so that the site is not
+     * asked by all of them in the same second.
+     * @param {{channels: string[], reason: string, delay?: number}} message
+     */
+    _reset({ channels, reason, delay = 0 }) {
+      const tell = () => this._isOver() || this._emit("reset", channels, reason);
+      if (delay) setTimeout(tell, delay);
+      else tell();
+    }
+
+    /** @param {{type: string, channel: string, users: object[]}} message */
+    _present({ type, channel, users }) {
+      this._emit(type, channel, users);
     }
 
     async _answerToken() {

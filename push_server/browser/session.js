@@ -14,7 +14,7 @@
 "use strict";
 
 globalThis.PushSession = (() => {
-  const { readToken } = globalThis.PushWire;
+  const { readToken, within } = globalThis.PushWire;
 
   /** Most of a token's life passes before the next is asked for; jitter spreads the users. */
   const REFRESH_AT = 0.8;
@@ -26,6 +26,9 @@ globalThis.PushSession = (() => {
   /** How many pages are asked in one round; each may sleep and take its whole time. */
   const PAGES_ASKED = 5;
   const MAX_TIMER = 2 ** 31 - 1;
+  /** A token older or newer than this is worth a look at the server's clock. */
+  const CLOCKS_AGREE = 10 * 60 * 1000;
+  const CLOCK_TIMEOUT = 3000;
 
   /**
    * @typedef {{askToken: () => Promise<{token?: string, signedOut?: boolean}>}} Page
@@ -52,6 +55,7 @@ globalThis.PushSession = (() => {
       this.timer = 0;
       /** Server clock minus ours, in milliseconds: the claims speak of the server's time. */
       this.skew = 0;
+      this.clocked = false;
     }
 
     /** The last page is gone: the next one may be anybody's. */
@@ -70,7 +74,22 @@ globalThis.PushSession = (() => {
     /** @param {Response} response of the push server, whose Date header tells its time */
     setClock(response) {
       const date = Date.parse(response.headers.get("date") || "");
-      if (date) this.skew = date - Date.now();
+      if (!date) return;
+      this.skew = date - Date.now();
+      this.clocked = true;
+    }
+
+    /**
+     * A WebSocket tells no time. Where a token seems to be of another day, it is ours or the
+     * server's clock that is wrong, and the server is asked.
+     * @param {Claims} claims
+     */
+    async checkClock({ iat }) {
+      if (this.clocked || Math.abs(iat * 1000 - Date.now()) < CLOCKS_AGREE) return;
+      const head = (/** @type {AbortSignal} */ signal) =>
+        fetch("push.js", { method: "HEAD", cache: "no-store", credentials: "omit", signal });
+      await within(CLOCK_TIMEOUT, undefined, head).then((response) => this.setClock(response),
+                                                       () => undefined);
     }
 
     /** Unix time of the server, in milliseconds. */
@@ -85,6 +104,7 @@ globalThis.PushSession = (() => {
      */
     async present(page, token) {
       const claims = await readToken(token);
+      if (claims) await this.checkClock(claims);
       if (!this.household.has(page)) return false;
       const mine = this.claims;
       if (mine && claims && (claims.sub !== mine.sub || claims.sid !== mine.sid)) {

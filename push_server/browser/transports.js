@@ -8,7 +8,7 @@
  *   for a while, with the reason, and then the better one gets another chance.
  * - No transport asks again and again on a timer: there is no interval polling.
  *
- * Used by connection.js and pages.js. Needs wire.js.
+ * Used by connection.js and pages.js. Needs wire.js and websocket.js.
  */
 "use strict";
 
@@ -111,6 +111,8 @@ globalThis.PushTransports = (() => {
    *   fallback?: string}} ask
    * @property {AbortSignal} signal
    * @property {(response: Response) => void} onResponse
+   * @property {(line: {send: (method: string, params: object) => void}) => void} onLine
+   *   is given the way to ask for changes, where the transport has one
    */
 
   /**
@@ -163,16 +165,25 @@ globalThis.PushTransports = (() => {
   /**
    * The transports, best first. A new one is one entry: `supported()` looks at the browser,
    * `run()` yields lists of messages until it is aborted, ends, or throws; `beats` says whether
-   * its silence means something (the requests of the others have limits of their own).
+   * its silence means something (the requests of the others have limits of their own), `changes`
+   * whether it can take up other channels and another token while it runs.
    */
   const TRANSPORTS = [
+    {
+      name: "websocket",
+      supported: () => typeof WebSocket === "function",
+      run: globalThis.PushWebSocket,
+      beats: true,
+      changes: true,
+    },
     {
       name: "stream",
       supported: () => typeof ReadableStream === "function" && "body" in Response.prototype,
       run: stream,
       beats: true,
+      changes: false,
     },
-    { name: "poll", supported: () => true, run: poll, beats: false },
+    { name: "poll", supported: () => true, run: poll, beats: false, changes: false },
   ];
 
   /** Which transport to use here and now. */
@@ -180,6 +191,8 @@ globalThis.PushTransports = (() => {
     constructor() {
       /** @type {Map<string, Avoided>} */
       this.avoided = new Map();
+      /** @type {string[] | null} the only ones that the site wants, if it said so */
+      this.allowed = null;
     }
 
     /** What an earlier visit found out. @param {[string, Avoided][]} avoided */
@@ -189,19 +202,45 @@ globalThis.PushTransports = (() => {
       }
     }
 
-    /** The best that may work; the last one, which works everywhere, if none may. */
+    /** @param {unknown} names of transports */
+    allow(names) {
+      const known = TRANSPORTS.map(({ name }) => name);
+      const allowed = Array.isArray(names) ? known.filter((name) => names.includes(name)) : [];
+      this.allowed = allowed.length ? allowed : null;
+    }
+
+    /** Those that the site wants, best first. */
+    get wanted() {
+      return TRANSPORTS.filter(({ name }) => !this.allowed || this.allowed.includes(name));
+    }
+
+    /** Those of them that the browser has. */
+    get usable() {
+      const usable = this.wanted.filter(({ supported }) => supported());
+      return usable.length ? usable : TRANSPORTS.slice(-1);
+    }
+
+    /** The best that may work; the last one if none may. */
     best() {
       const now = Date.now();
-      const usable = TRANSPORTS.filter((transport) => transport.supported());
+      const { usable } = this;
       return usable.find(({ name }) => (this.avoided.get(name)?.until || 0) <= now) ||
         usable[usable.length - 1];
     }
 
-    /** Why the first of the table is not in use; empty if it is. */
+    /** Whether there is nothing to move on to. @param {{name: string}} transport */
+    isLast(transport) {
+      return transport.name === this.usable.at(-1)?.name;
+    }
+
+    /** Why a better one is not in use; empty if there is none. */
     get reason() {
-      const [first] = TRANSPORTS;
-      if (this.best() === first) return "";
-      return first.supported() ? this.avoided.get(first.name)?.reason || "" : "unsupported";
+      const { wanted } = this;
+      const at = wanted.indexOf(this.best());
+      const passed = at < 0 ? wanted : wanted.slice(0, at);
+      const avoided = passed.filter(({ supported }) => supported()).pop();
+      if (avoided) return this.avoided.get(avoided.name)?.reason || "";
+      return passed.length ? "unsupported" : "";
     }
 
     /** @param {string} name @param {string} reason */

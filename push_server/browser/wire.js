@@ -129,11 +129,12 @@ globalThis.PushWire = (() => {
    * @param {string} version
    * @param {string} origin of the page, as the browser reported it
    * @param {Claims | null} claims
+   * @param {string[]} [transports] the only ones that the page wants
    */
-  function workerName(version, origin, claims) {
+  function workerName(version, origin, claims, transports = []) {
     if (!claims) return `push ${version} alone ${randomId()}`;
-    const rights = shortHash(JSON.stringify(claims.sub_ch || []));
-    return `push ${version} ${JSON.stringify([origin, claims.sub, claims.sid, rights])}`;
+    const wants = shortHash(JSON.stringify([claims.sub_ch || [], transports]));
+    return `push ${version} ${JSON.stringify([origin, claims.sub, claims.sid, wants])}`;
   }
 
   /** Milliseconds of a Retry-After header in seconds, 0 without one. @param {Response} response */

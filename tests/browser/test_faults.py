@@ -5,32 +5,22 @@ import time
 from collections.abc import Callable
 
 import pytest
-from driver import PATIENCE, Browser, Tab
+from driver import PATIENCE, Browser
 from proxy import BufferingProxy
-from world import World, events, eventually, expect, info, live, received
+from world import World, events, eventually, expect, info, received
 
 LONG = 2 * PATIENCE
 """Where the page has to get through a delay that grows with every attempt."""
 
-NO_WORKER = "delete window.SharedWorker"
-
-
-def _open(browser: Browser, world: World, script: str, user: str, **options: object) -> Tab:
-    """A live page in a tab where this script ran first."""
-    tab = browser.tab()
-    if script:
-        tab.before_every_page(script)
-    tab.goto(world.url(user, **options))
-    live(tab)
-    return tab
-
-
-@pytest.mark.parametrize("script", ["", NO_WORKER], ids=["worker", "frame"])
+@pytest.mark.parametrize(
+    ("share", "transport"), [("worker", "websocket"), ("lease", "stream"), ("none", "poll")]
+)
 def test_killed_and_started_again_the_page_catches_up(
-    browser: Browser, make_world: Callable[..., World], script: str
+    browser: Browser, make_world: Callable[..., World], share: str, transport: str
 ) -> None:
     world = make_world(broker="sqlite")
-    tab = _open(browser, world, script, "alice", channels="node:1")
+    tab = world.open(browser, "alice", channels="node:1", share=share, transports=transport)
+    assert (info(tab)["sharing"], info(tab)["transport"]) == (share, transport)
     for round_number in range(2):
         for number in range(5):
             world.notify("alice", [round_number, number])
@@ -100,36 +90,31 @@ def test_a_server_that_hangs_is_noticed_by_its_heartbeat(
     world.notify("alice", "hello again")
     expect(tab, ["hello again"])
     # The server was to blame, not the transport.
-    assert (info(tab)["transport"], info(tab)["transportReason"]) == ("stream", "")
+    assert (info(tab)["transport"], info(tab)["transportReason"]) == ("websocket", "")
 
 
 def test_a_server_that_is_away_when_the_page_loads(
     browser: Browser, make_world: Callable[..., World]
 ) -> None:
+    """With a copy of push.js on the site, as the CMS modules have it, it needs no second load."""
     world = make_world()
-    script = f"{world.site.push_url}/push.js"
-    tab = browser.open(world.url("alice"))
-    live(tab)
     world.push.kill()
-    # The page includes push.js from the push server; only its frame is late here.
-    tab.run(
-        "push.close(); window.first = push; push = Push.connect({server: arguments[0],"
-        " token: options.token}); push.subscribe('user:alice', (data) => got.push([0, data]));",
-        script.removesuffix("/push.js"),
-    )
+    tab = browser.open(world.url("alice", own="yes"))
     tab.wait("return push.info().state === 'retrying'")
+    assert events(tab, "error")[0][1] == "frame_silent"
     world.push.start()
     tab.wait("return push.info().state === 'live'", timeout=LONG)
     world.notify("alice", "at last")
     expect(tab, ["at last"])
 
 
-@pytest.mark.parametrize("script", ["", NO_WORKER], ids=["worker", "frame"])
+@pytest.mark.parametrize(("share", "transport"), [("worker", "websocket"), ("lease", "stream")])
 def test_a_token_is_renewed_before_it_ends(
-    browser: Browser, make_world: Callable[..., World], script: str
+    browser: Browser, make_world: Callable[..., World], share: str, transport: str
 ) -> None:
     world = make_world()
-    tab = _open(browser, world, script, "alice", ttl=4)
+    tab = world.open(browser, "alice", ttl=4, share=share, transports=transport)
+    connection = info(tab)["connection"]
     asked = world.site.tokens["alice"]
     sent = 0
     deadline = time.monotonic() + 9
@@ -142,6 +127,8 @@ def test_a_token_is_renewed_before_it_ends(
     assert 2 <= world.site.tokens["alice"] - asked <= 5
     assert events(tab, "error") == events(tab, "reset") == []
     assert [state for _, state, _ in events(tab, "status")][-1] == "live"
+    # A WebSocket is shown the new token, a stream is made anew.
+    assert (info(tab)["connection"] == connection) == (transport == "websocket")
 
 
 def test_a_site_in_trouble_does_not_end_a_session(
@@ -228,13 +215,14 @@ def test_a_page_never_continues_as_somebody_else(
     assert received(tab) == []
 
 
-@pytest.mark.parametrize("script", ["", NO_WORKER], ids=["worker", "frame"])
+@pytest.mark.parametrize("share", ["worker", "lease"])
 def test_behind_a_buffering_proxy_it_polls_and_says_why(
-    browser: Browser, make_world: Callable[..., World], script: str
+    browser: Browser, make_world: Callable[..., World], share: str
 ) -> None:
+    """It knows nothing of WebSockets either, and is in the way of both."""
     with BufferingProxy("/subscribe/stream") as proxy:
         world = make_world(front=proxy.before)
-        tab = _open(browser, world, script, "alice", channels="node:1")
+        tab = world.open(browser, "alice", channels="node:1", share=share)
         found = info(tab)
         assert (found["transport"], found["transportReason"]) == ("poll", "buffered")
         for number in range(20):
@@ -242,18 +230,31 @@ def test_behind_a_buffering_proxy_it_polls_and_says_why(
         expect(tab, list(range(20)))
         assert events(tab, "reset") == []
         stats = world.push.api("stats")
-        assert any("buffered" in name and count for name, count in stats.items()), stats
+        assert stats["fallbacks.blocked"] or stats["fallbacks.buffered"]
         # It is remembered: the next visit does not spend seconds on finding out.
         tab.close()
         eventually(lambda: world.connections() == 0, "the last page ends the connection")
         begun = time.monotonic()
-        tab = _open(browser, world, script, "alice", channels="node:1")
+        tab = world.open(browser, "alice", channels="node:1", share=share)
         assert time.monotonic() - begun < 4
         assert info(tab)["transportReason"] == "buffered"
         # Held polls, not a poll every moment.
         before = world.connects()
         time.sleep(2)
         assert world.connects() - before <= 2
+
+
+def test_where_a_websocket_is_blocked_a_stream_is_used(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    with BufferingProxy("/none") as proxy:
+        world = make_world(front=proxy.before)
+        tab = world.open(browser, "alice")
+        assert (info(tab)["transport"], info(tab)["transportReason"]) == ("stream", "blocked")
+        world.notify("alice", 1)
+        expect(tab, [1])
+        assert world.push.api("stats")["fallbacks.blocked"] == 1
+        assert [code for _, code, _ in events(tab, "error")] == []
 
 
 def test_a_publication_survives_a_restart_and_arrives_once(

@@ -8,8 +8,10 @@ What a page does is said in its query, so that one site serves all tests:
 ``channels``  what it subscribes to, separated by commas, besides the user's own channel
 ``domain``    the `documentDomain` option
 ``share``     the `share` option
+``transports`` those it may use, separated by commas
 ``cluster``   an ``Origin-Agent-Cluster`` header for the page
 ``push``      the address of the push server
+``own``       include a copy of push.js that the site has
 
 Every page collects what happens to it in ``got``, ``events`` and ``answers``.
 
@@ -38,7 +40,7 @@ PAGE = """<!doctype html>
 <body data-options="{options}">
 <h1>{user}</h1>
 <p><push-status></push-status></p>
-<script src="{push}/push.js"></script>
+<script src="{script}"></script>
 <script src="/page.js"></script>
 </body>
 </html>
@@ -51,7 +53,8 @@ var got = [];
 var events = [];
 var answers = {};
 var push = Push.connect({server: options.push, token: options.token,
-                         documentDomain: options.domain, share: options.share});
+                         documentDomain: options.domain, share: options.share,
+                         transports: options.transports});
 for (const name of ["status", "subscribed", "reset", "recovered", "revoked", "error"]) {
   push.on(name, (detail, more) => events.push(
     name === "status" ? [name, detail.state, detail.transport]
@@ -139,7 +142,7 @@ class Site:
             return self._page(start, query)
         if path == "/frame":
             return _send(start, _frame(query["origins"]), "text/html")
-        if path in ("/wire.js", "/frame.js"):
+        if path in ("/wire.js", "/frame.js", "/push.js"):
             return _send(start, (BROWSER_FILES / path[1:]).read_text(), "text/javascript")
         return _send(start, "not here", "text/plain", "404 Not Found")
 
@@ -151,13 +154,16 @@ class Site:
             "push": push,
             "domain": query.get("domain", ""),
             "share": query.get("share", "auto"),
+            "transports": query["transports"].split(",") if "transports" in query else None,
             "channels": [f"user:{user}", *channels],
             "token": "/token?" + urlencode({k: query[k] for k in TOKEN_QUERY if k in query}),
         }
         cluster = query.get("cluster")
         headers = [("Origin-Agent-Cluster", cluster)] if cluster else []
         text = PAGE.format(
-            user=escape(user), push=escape(push), options=escape(json.dumps(options))
+            user=escape(user),
+            script="/push.js" if "own" in query else f"{escape(push)}/push.js",
+            options=escape(json.dumps(options)),
         )
         return _send(start, text, "text/html", headers=headers)
 

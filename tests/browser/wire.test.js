@@ -11,6 +11,7 @@ const { test } = require("node:test");
 const zlib = require("node:zlib");
 
 require("../../push_server/browser/wire.js");
+require("../../push_server/browser/websocket.js");
 require("../../push_server/browser/transports.js");
 const { Refusal, backoff, isChannel, isToken, randomId, readToken, workerName } =
   globalThis.PushWire;
@@ -110,6 +111,7 @@ test("the query says no more than there is to say", () => {
 
 test("a transport that was proved not to work gets another chance, ever later", () => {
   const choice = new Choice();
+  choice.allow(["poll", "stream"]);
   assert.deepEqual([choice.best().name, choice.reason], ["stream", ""]);
   const minutes = [10, 20, 40, 60, 60].map((expected) => {
     choice.avoid("stream", "buffered");
@@ -129,6 +131,22 @@ test("the last transport is used even if it failed, and what is known is not ove
   assert.equal(choice.best().name, "poll");
   choice.recall([["stream", { ...why, until: 0 }]]);
   assert.equal(choice.best().name, "poll");
+});
+
+test("the best transport that a browser has and a site wants is used, and why no better one", () => {
+  const used = (...wanted) => {
+    const choice = new Choice();
+    choice.allow(...wanted);
+    return [choice.best().name, choice.reason];
+  };
+  delete globalThis.WebSocket;
+  assert.deepEqual(used(), ["stream", "unsupported"]);
+  globalThis.WebSocket = class {};
+  assert.deepEqual(used(), ["websocket", ""]);
+  assert.deepEqual(used(["stream", "poll"]), ["stream", ""]);
+  assert.deepEqual(used(["carrier pigeon"]), ["websocket", ""]);
+  delete globalThis.WebSocket;
+  assert.deepEqual(used(["websocket"]), ["poll", "unsupported"]);
 });
 
 test("ids are 128 random bits", () => {
