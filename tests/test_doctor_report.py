@@ -212,15 +212,15 @@ def test_a_server_with_nothing_in_front(tmp_path: Path) -> None:
 
 def test_a_silent_connection_and_one_with_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "LONGEST_POLL", 1)  # in place of a minute
-    server = PushServer(heartbeat=0.3)
+    server = PushServer(heartbeat=1)
     origin = f"http://127.0.0.1:{server.port}"
     server.settings.update(public_url=origin, site_origins=[origin], document_domain="")
     with server:
         visit = house_call.on_push_host(load_settings(str(server.config_file), {}), "", "", [])
-        visit.idle, visit.token_taken, visit.heartbeat = True, True, 0.3
+        visit.idle, visit.token_taken, visit.heartbeat = True, True, 1.0
         assert [finding.seen for finding in streams.idle(visit)] == [
             "the way keeps a connection that is silent for 1 seconds",
-            "heartbeats keep a stream open, one every 0.3 s",
+            "heartbeats keep a stream open, one every 1 s",
         ]
 
 
