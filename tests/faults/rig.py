@@ -26,6 +26,7 @@ from faults.faults import FAULTS, HOUSE, WIRE, Fault
 from faults.logs import CANARY, Row, Writer, digest
 from faults.nodes import ROOT, Node, build_clock, make_nodes
 from faults.redis_faults import PREFIX
+from push_server.brokers.windows import BUDGET
 
 MARKER = "the-last-one"
 WARM_SHARE = 0.15
@@ -452,8 +453,6 @@ class Rig:
             ["git", "rev-parse", "--short", "HEAD"],
             cwd=ROOT, capture_output=True, text=True, check=False,
         )
-        # What is kept in memory for history fills up all through a run.
-        history = (plan.keep + 16) * 700 * len(self.channels)
         run = {
             "seed": plan.seed,
             "broker": plan.broker if plan.broker == "sqlite" else f"redis {plan.appendfsync}",
@@ -478,7 +477,8 @@ class Rig:
                 "revoke": 2.0,
                 "duplicates": 100,
                 "rss_factor": 1.1,
-                "rss_slack": history,
+                # What is kept in memory for history fills up all through a run, to its bound.
+                "rss_slack": BUDGET,
                 # With several nodes, all clients may end up at one.
                 "fds_slack": 32 + (plan.sessions if plan.nodes > 1 else 0),
                 "log_per_minute": 10 << 20,
