@@ -347,6 +347,24 @@ async def test_reading_outlives_a_break_that_publishing_does_not(own: RedisServe
 
 
 @in_loop
+async def test_many_who_wait_in_vain_end_one_connection(
+    own: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with nodes(own) as (node,):
+        own.freeze()
+        waiting = []
+        for number in range(300):  # so that their time is over turn after turn of the loop
+            waiting.append(asyncio.create_task(node.broker.publish([ask("a", number)])))
+            await asyncio.sleep(0)
+        for answers in await asyncio.gather(*waiting):
+            assert isinstance(answers[0], Unavailable)
+        own.thaw()
+        await until(lambda: node.broker._link.up)
+        assert (await node.broker.history("a", 0, 1)).reset is None
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@in_loop
 async def test_an_answer_that_is_here_counts_though_the_loop_is_late(redis: RedisServer) -> None:
     async with nodes(redis) as (node,):
         link = node.broker._link

@@ -307,6 +307,7 @@ class Link:
             return
         _fail(job, "no answer in time")
         if self._heard_at is not None and loop.time() - self._heard_at >= PATIENCE:
+            self._heard_at = None  # once is enough
             self._exchanging.reschedule(loop.time())
 
     async def wait(self) -> None:

@@ -281,7 +281,7 @@ def resources(logs: Logs) -> Iterator[str]:
             ):
                 yield f"{row['node']} at {row['at']:.1f} s: {row['line']}"
         elif row["row"] == "sample":
-            if base - 5 <= row["at"] <= base:
+            if row["at"] <= base:
                 before[row["node"]].append(row)
             elif row["at"] > healed:
                 after[row["node"]].append(row)
@@ -292,7 +292,8 @@ def resources(logs: Logs) -> Iterator[str]:
         ):
             if not before[node]:
                 continue
-            start = median(row[what] for row in before[node])
+            # Warm is what it was at most: it may just have been started again.
+            start = max(row[what] for row in before[node])
             end = median(row[what] for row in rows[-5:])
             if end > start * factor + slack:
                 yield f"{node}: {what} was {start:,.0f}, is {end:,.0f}"
