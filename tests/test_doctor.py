@@ -158,7 +158,7 @@ BROKEN = {
         "token_key", "Authorization does not arrive", where="outside",
         nginx=((PROXY, PROXY + ' proxy_set_header Authorization "";'),)),
     "visitors choose their address": Broken(
-        "forwarded", VISITORS_ADDRESS, nginx=((VISITORS_ADDRESS, ""),), php="error"),
+        "forwarded", "that the visitor wrote", nginx=((VISITORS_ADDRESS, ""),), php="error"),
     "all visitors are the proxy": Broken(
         "forwarded", "every visitor as 127.0.0.1",
         nginx=((VISITORS_ADDRESS, 'proxy_set_header X-Forwarded-For "";'),), php="error"),
