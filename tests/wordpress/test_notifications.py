@@ -148,6 +148,31 @@ def test_a_save_that_is_rolled_back_publishes_nothing(
         assert told(site, alice) == []
 
 
+def test_comments_come_on_other_ways_too(
+    site: WordPress, people: dict[str, Visitor], post: int
+) -> None:
+    rest = f"""
+        $request = new WP_REST_Request('POST', '/wp/v2/comments');
+        $request->set_body_params(['post' => {post}, 'content' => 'By REST.']);
+        return rest_do_request($request)->get_status();
+    """
+    import_one = f"""
+        define('WP_IMPORTING', true);
+        return wp_insert_comment(['comment_post_ID' => {post}, 'comment_content' => 'Old.',
+            'comment_author' => 'Zoe', 'comment_approved' => 1]);
+    """
+    note = f"""
+        return wp_insert_comment(['comment_post_ID' => {post}, 'comment_type' => 'order_note',
+            'comment_content' => 'For the shop alone.', 'comment_approved' => 1]);
+    """
+    with listening(site, people["alice"]) as alice:
+        assert site.probe(rest, people["bob"]) == 201
+        assert titles(site, alice) == ["Bob commented on “Hello of Alice”"]
+        assert site.probe(import_one)
+        assert site.probe(note)
+        assert told(site, alice) == []
+
+
 # What may be viewed
 
 
@@ -219,7 +244,25 @@ def test_a_post_on_its_way_to_the_readers(
         assert told(site, eve) == []
 
 
+def test_a_post_that_was_planned(
+    site: WordPress, people: dict[str, Visitor], ids: dict[str, int]
+) -> None:
+    with listening(site, people["alice"]) as alice:
+        number = site.probe(
+            "return wp_insert_post(['post_title' => 'Later', 'post_status' => 'future',"
+            " 'post_date' => gmdate('Y-m-d H:i:s', time() + 3600), 'post_content' => '@bob',"
+            f" 'post_author' => {ids['alice']}]);",
+            people["alice"],
+        )
+        assert told(site, alice) == []
+        site.probe(f"return wp_publish_post({number});")
+        assert titles(site, alice) == ["Your post “Later” is published"]
+
+
 # Developers
+
+
+SOON = "Soon (order) & <more>"
 
 
 def test_what_developers_can_do(
@@ -232,10 +275,10 @@ def test_what_developers_can_do(
             add_action('push_server_notified', function ($item, $user) {{
                 update_option('probe_notified', [$item['title'], $user]);
             }}, 10, 2);
-            add_filter('push_server_notification', function ($item, $kind, $user) {{
+            add_filter('push_server_notification', function ($words, $kind, $user) {{
                 if ($kind === 'silent') return false;
-                $item['text'] .= " ($kind)";
-                return $item;
+                $words['text'] .= "\n($kind) & <more>";
+                return $words + ['user_id' => 1, 'of their own' => 'ignored'];
             }}, 10, 3);
             $once = ['kind' => 'order', 'source' => 'order-7'];
             return [
@@ -252,7 +295,7 @@ def test_what_developers_can_do(
         mine, item = told(site, carol)
     assert mine == {"type": "mine"}
     # The second one replaced the first in the same request: once is once.
-    assert (item["kind"], item["title"], item["text"]) == ("order", "On its way", "Soon (order)")
+    assert (item["kind"], item["title"], item["text"]) == ("order", "On its way", SOON)
     assert site.probe("return get_option('probe_notified');") == ["On its way", ids["carol"]]
     again = "['kind' => 'order', 'source' => 'order-7']"
     site.probe(f"return push_notify({ids['carol']}, 'Third', {again});")

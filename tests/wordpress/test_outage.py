@@ -16,8 +16,8 @@ from wordpress.story import AJAX, PATIENCE, comment, end_pause, eventually, logo
 
 
 @contextlib.contextmanager
-def hanging() -> Iterator[int]:
-    """Port of a server that accepts, and never answers."""
+def hanging() -> Iterator[tuple[int, list[socket.socket]]]:
+    """Port of a server that accepts, and never answers; and whom it has accepted."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         held: list[socket.socket] = []
         stop = threading.Event()
@@ -31,7 +31,7 @@ def hanging() -> Iterator[int]:
         thread = threading.Thread(target=accept)
         thread.start()
         try:
-            yield listener.getsockname()[1]
+            yield listener.getsockname()[1], held
         finally:
             stop.set()
             thread.join(PATIENCE)
@@ -122,9 +122,11 @@ def test_cron_sends_what_waits_when_nobody_comes(site: WordPress) -> None:
 
 CLIENTS = 6
 ROUND = 18
-ROUNDS = 14
-ATTEMPTS = 3
+LEAST_ROUNDS, MOST_ROUNDS = 8, 40
+"""A busy machine may need many to tell noise from cost."""
 LIMIT = 1.2
+PAUSE = 5
+"""Seconds in which one process tries, and the others do not."""
 
 
 def p95(seconds: Sequence[float]) -> float:
@@ -151,23 +153,26 @@ def test_pages_are_as_fast_as_without_the_plugin(
 ) -> None:
     """Side by side: rounds with the plugin and rounds without it, by workers of their own."""
     with contextlib.ExitStack() as stack:
-        port = free_port() if trouble == "refuses" else stack.enter_context(hanging())
+        port = free_port()
+        held: list[socket.socket] = []
+        if trouble == "hangs":
+            port, held = stack.enter_context(hanging())
         site.configure(**site.settings(PUSH_API=f"http://127.0.0.1:{port}"))
         pool = stack.enter_context(ThreadPoolExecutor(CLIENTS))
         names = ("bob", "carol")
         with_plugin = [site.visitor(names[n % 2]) for n in range(CLIENTS)]
         without = [site.visitor(names[n % 2], off=True) for n in range(CLIENTS)]
-        found = []
-        for _ in range(ATTEMPTS):
-            on: list[float] = []
-            off: list[float] = []
-            for _ in range(ROUNDS):
-                on += crowd(pool, with_plugin, post)
-                off += crowd(pool, without, post)
-            found.append((p95(on) / p95(off), p95(on), p95(off)))
-            if found[-1][0] <= LIMIT:
+        begin = time.monotonic()
+        on: list[float] = []
+        off: list[float] = []
+        for rounds in range(MOST_ROUNDS):
+            on += crowd(pool, with_plugin, post)
+            off += crowd(pool, without, post)
+            if rounds >= LEAST_ROUNDS and p95(on) <= LIMIT * p95(off):
                 break
-    assert min(found)[0] <= LIMIT, found
+        assert p95(on) <= LIMIT * p95(off), (p95(on), p95(off))
+        # However busy the machine is: hardly a worker has waited for the push server.
+        assert len(held) <= (time.monotonic() - begin) / PAUSE + 2
     site.settle()
     assert site.waiting() > 0
     site.configure(**site.settings())

@@ -7,7 +7,9 @@
   const { createElement: make, Fragment } = element;
   const { __ } = i18n;
 
-  blocks.registerBlockType("push-server/notifications", {
+  const NAME = "push-server/notifications";
+
+  blocks.registerBlockType(NAME, {
     edit: ({ attributes, setAttributes }) =>
       make(
         Fragment,
@@ -32,7 +34,7 @@
         make(
           "div",
           blockEditor.useBlockProps(),
-          make(components.Disabled, {}, make(serverSideRender, { block: "push-server/notifications", attributes })),
+          make(components.Disabled, {}, make(serverSideRender, { block: NAME, attributes })),
         ),
       ),
     save: () => null,

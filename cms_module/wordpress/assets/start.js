@@ -22,17 +22,32 @@ window.pushServer = (() => {
   const AGAIN_MS = 1500;
   const AGAIN_MOST_MS = 60000;
 
-  /** @param {string} action @param {Record<string, string | number>} [form] */
+  /**
+   * What the site answers; null if nobody is logged in.
+   * @param {string} action
+   * @param {Record<string, string | number>} [form]
+   */
   async function call(action, form) {
+    const fields = Object.entries(form || {}).map(([name, value]) => [name, String(value)]);
     const answer = await fetch(`${ajax}?action=push_server_${action}`, {
       method: form ? "POST" : "GET",
-      body: form && new URLSearchParams(Object.entries(form).map(([name, value]) => [name, String(value)])),
+      body: form && new URLSearchParams(fields),
       credentials: "same-origin",
       cache: "no-store",
     });
     if (answer.status === 401) return null;
     if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
     return answer.json();
+  }
+
+  /** What changes something needs a nonce, which ends after a day; every token brings another. */
+  let nonce = "";
+
+  /** The token and the list; null if nobody is logged in any more. */
+  async function ask() {
+    const state = await call("state");
+    if (state) ({ nonce } = state);
+    return state;
   }
 
   /** Where the last page of this browser was in the channels of this user. */
@@ -81,7 +96,7 @@ window.pushServer = (() => {
         documentDomain,
         since: this.since,
         token: async () => {
-          const mine = first || (await call("state"))?.token;
+          const mine = first || (await ask())?.token;
           first = null;
           return mine;
         },
@@ -99,7 +114,7 @@ window.pushServer = (() => {
       this.since = this.push.info().cursor || undefined;
       setTimeout(async () => {
         try {
-          const state = await call("state");
+          const state = await ask();
           if (state?.user === this.state.user) this.open(state.token);
         } catch {
           this.reopen();
@@ -143,8 +158,13 @@ window.pushServer = (() => {
       fresh: line.isContinued,
       origins,
       words,
-      load: () => call("state"),
-      markSeen: (seen) => call("seen", { seen, nonce: state.nonce }),
+      load: async () => {
+        const now = await ask();
+        // Nobody's list is shown to somebody else who has logged in meanwhile.
+        if (now?.user !== state.user) throw new Error("This user is logged in no longer.");
+        return now;
+      },
+      markSeen: (seen) => call("seen", { seen, nonce }),
     };
     for (const kind of ["bell", "list"]) {
       for (const place of document.querySelectorAll(`[data-push-server="${kind}"]`)) {
@@ -159,7 +179,7 @@ window.pushServer = (() => {
   async function learn() {
     for (let wait = AGAIN_MS; ; wait = Math.min(2 * wait, AGAIN_MOST_MS)) {
       try {
-        return await call("state");
+        return await ask();
       } catch {
         await new Promise((done) => setTimeout(done, wait * (1 + Math.random())));
       }
@@ -188,8 +208,10 @@ window.pushServer = (() => {
       const { line, state } = await started;
       if (!line.push) throw new Error("There is no token.");
       await new Promise((heard, fail) => {
-        line.subscribe(`user:${state.user}`, (data) => data?.type === "ping" && data.ping === ping && heard(null));
-        const send = () => call("ping", { ping, nonce: state.nonce }).catch(fail);
+        line.subscribe(`user:${state.user}`, (data) => {
+          if (data?.type === "ping" && data.ping === ping) heard(null);
+        });
+        const send = () => call("ping", { ping, nonce }).catch(fail);
         if (line.info().state === "live") send();
         else line.on("subscribed", send);
       });

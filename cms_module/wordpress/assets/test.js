@@ -6,7 +6,8 @@
 (async () => {
   const LIMIT_MS = 15000;
   const words = window.pushServerTest;
-  const row = /** @type {HTMLTableRowElement} */ (document.getElementById("push-server-check-browser"));
+  /** @type {any} */
+  const row = document.getElementById("push-server-check-browser");
 
   /** @param {"ok" | "error"} status @param {string} message */
   function write(status, message) {

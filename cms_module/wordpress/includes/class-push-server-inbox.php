@@ -25,7 +25,7 @@ final class Push_Server_Inbox {
 
 	private const SEEN = 'push_server_seen';
 
-	// phpcs:disable WordPress.DB.DirectDatabaseQuery, WordPress.DB.PreparedSQL.InterpolatedNotPrepared -- The tables are ours; their names cannot be parameters before WordPress 6.2.
+	// phpcs:disable WordPress.DB.DirectDatabaseQuery, WordPress.DB.PreparedSQL, WordPress.DB.PreparedSQLPlaceholders -- The tables are ours; their names cannot be parameters before WordPress 6.2.
 
 	/**
 	 * Keep a notification.

@@ -55,16 +55,12 @@ final class Push_Server_Notifier {
 				continue;
 			}
 			$switched = switch_to_locale( get_user_locale( $user_id ) );
-			$item     = array(
-				'user_id' => $user_id,
-				'blog_id' => get_current_blog_id(),
-				'post_id' => $post ? $post->ID : 0,
-				'source'  => $about['source'],
-				'kind'    => $kind,
-				'title'   => self::line( $title(), self::TITLE_LENGTH ),
-				'text'    => self::line( $about['text'] ?? '', self::TEXT_LENGTH ),
-				'sender'  => self::line( $about['sender'] ?? '', self::SENDER_LENGTH ),
-				'url'     => esc_url_raw( $about['url'] ?? '' ),
+			$words    = self::fit(
+				array(
+					'title'  => self::plain( $title() ),
+					'text'   => self::plain( $about['text'] ),
+					'sender' => self::plain( $about['sender'] ),
+				) + $about
 			);
 			if ( $switched ) {
 				restore_previous_locale();
@@ -72,13 +68,23 @@ final class Push_Server_Notifier {
 			/**
 			 * Filters a notification before it is kept and published.
 			 *
-			 * @param array|false $item    `title`, `text`, `sender` and `url` may be changed; false: tell him nothing.
-			 * @param string      $kind    What happened.
-			 * @param int         $user_id Who is told.
+			 * @param string[]|false $words   `title`, `text`, `sender` and `url`; false: tell him nothing.
+			 * @param string         $kind    What happened.
+			 * @param int            $user_id Who is told.
+			 * @param array          $about   The details: source, post, sender, text, url.
 			 */
-			$item = apply_filters( 'push_server_notification', $item, $kind, $user_id );
-			if ( is_array( $item ) ) {
-				self::deliver( $user_id, $item );
+			$words = apply_filters( 'push_server_notification', $words, $kind, $user_id, $about );
+			if ( is_array( $words ) ) {
+				self::deliver(
+					$user_id,
+					array(
+						'user_id' => $user_id,
+						'blog_id' => get_current_blog_id(),
+						'post_id' => $post ? $post->ID : 0,
+						'source'  => $about['source'],
+						'kind'    => $kind,
+					) + self::fit( $words )
+				);
 			}
 		}
 	}
@@ -92,8 +98,7 @@ final class Push_Server_Notifier {
 	 */
 	public static function custom( $to, string $title, array $args ): bool {
 		$user_ids = array_filter( array_map( 'intval', $to instanceof WP_User ? array( $to->ID ) : (array) $to ) );
-		$title    = self::line( $title, self::TITLE_LENGTH );
-		if ( ! $user_ids || '' === $title || ! self::is_on() ) {
+		if ( ! $user_ids || '' === trim( $title ) || ! self::is_on() ) {
 			return false;
 		}
 		$kind   = sanitize_key( $args['kind'] ?? 'custom' );
@@ -161,16 +166,38 @@ final class Push_Server_Notifier {
 	}
 
 	/**
-	 * Text for a notification: without HTML, on one line, and not too long.
+	 * The text in HTML.
 	 *
-	 * @param string $text   What somebody wrote.
+	 * @param string $html What somebody wrote.
+	 */
+	private static function plain( string $html ): string {
+		return html_entity_decode( wp_strip_all_tags( strip_shortcodes( $html ), true ), ENT_QUOTES | ENT_HTML5, 'UTF-8' );
+	}
+
+	/**
+	 * On one line, and not too long.
+	 *
+	 * @param string $text   Plain text.
 	 * @param int    $length Characters.
 	 */
-	public static function line( string $text, int $length ): string {
-		$text = wp_check_invalid_utf8( strip_shortcodes( $text ), true );
-		$text = html_entity_decode( wp_strip_all_tags( $text, true ), ENT_QUOTES | ENT_HTML5, 'UTF-8' );
-		$text = trim( (string) preg_replace( '/[\p{C}\s]+/u', ' ', $text ) );
+	private static function line( string $text, int $length ): string {
+		$text = trim( (string) preg_replace( '/[\p{C}\s]+/u', ' ', wp_check_invalid_utf8( $text, true ) ) );
 		return mb_strlen( $text ) > $length ? rtrim( mb_substr( $text, 0, $length - 1 ) ) . '…' : $text;
+	}
+
+	/**
+	 * What a notification says, as it fits into a line and into the table.
+	 *
+	 * @param array<string, mixed> $words Plain text.
+	 * @return array{title: string, text: string, sender: string, url: string}
+	 */
+	private static function fit( array $words ): array {
+		return array(
+			'title'  => self::line( (string) ( $words['title'] ?? '' ), self::TITLE_LENGTH ),
+			'text'   => self::line( (string) ( $words['text'] ?? '' ), self::TEXT_LENGTH ),
+			'sender' => self::line( (string) ( $words['sender'] ?? '' ), self::SENDER_LENGTH ),
+			'url'    => esc_url_raw( (string) ( $words['url'] ?? '' ) ),
+		);
 	}
 
 	/**

@@ -102,7 +102,7 @@ final class Push_Server_Outbox {
 	 * The visitor has everything: close the connection to him, where PHP can.
 	 */
 	private static function finish_response(): void {
-		if ( PHP_SESSION_ACTIVE === session_status() ) {
+		if ( function_exists( 'session_status' ) && PHP_SESSION_ACTIVE === session_status() ) {
 			// Else his next request would wait for the session.
 			session_write_close();
 		}

@@ -80,13 +80,10 @@ final class Push_Server_Posts {
 			'post'   => $post,
 			'sender' => $sender,
 			'text'   => '',
-			'url'    => 'published' === $kind ? (string) get_permalink( $post ) : (string) get_edit_post_link( $post, 'raw' ),
+			'url'    => self::url( $kind, $post ),
 		);
 		if ( $settings['post'] ) {
 			$user_ids = array_diff( 'review' === $kind ? self::reviewers( $post ) : array( $author ), array( $actor, 0 ) );
-			if ( 'review' === $kind ) {
-				$about['url'] = admin_url( "post.php?post=$post_id&action=edit" );
-			}
 			Push_Server_Notifier::tell( $user_ids, $kind, $about, static fn (): string => self::title( $kind, $sender, $title ) );
 		}
 		if ( $settings['mention'] && 'published' === $kind ) {
@@ -134,6 +131,20 @@ final class Push_Server_Posts {
 			'trash' === $status && 'auto-draft' !== $old                          => 'trashed',
 			'draft' === $status && in_array( $old, array( 'pending', 'publish', 'future' ), true ) => 'returned',
 			default                                                               => '',
+		};
+	}
+
+	/**
+	 * Where to look at what happened.
+	 *
+	 * @param string  $kind What happened.
+	 * @param WP_Post $post To what.
+	 */
+	private static function url( string $kind, WP_Post $post ): string {
+		return match ( $kind ) {
+			'published' => (string) get_permalink( $post ),
+			'trashed'   => admin_url( "edit.php?post_status=trash&post_type=$post->post_type" ),
+			default     => admin_url( "post.php?post=$post->ID&action=edit" ),
 		};
 	}
 

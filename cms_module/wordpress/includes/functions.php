@@ -17,8 +17,8 @@ if ( ! function_exists( 'push_notify' ) ) {
 	 *
 	 *     push_notify( $order->get_customer_id(), 'Your order is on its way', array( 'url' => $url ) );
 	 *
-	 * It is kept and sent when the request ends, after the visitor has the page. Title and text are
-	 * plain text. Tell nobody of what he may not view: with `post`, this is checked, now and again
+	 * It is kept and sent when the request ends, after the visitor has the page. Of HTML only the
+	 * text is taken. Tell nobody of what he may not view: with `post`, this is checked, now and again
 	 * whenever the list is shown.
 	 *
 	 * @param int|int[]|WP_User $to    Who is notified.
