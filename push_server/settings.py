@@ -106,8 +106,7 @@ class Settings:
     )
     jsonp: bool = _row(
         casts.boolean, False,
-        "Whether there is `/subscribe/jsonp`: polling by script elements, for pages that can do"
-        " nothing else.",
+        "Whether script elements may poll: `/subscribe/jsonp`, and Bayeux's callback-polling.",
     )
     trusted_proxy: str = _row(
         casts.optional(casts.proxy), "",

@@ -43,6 +43,7 @@ from wire import (
     read_response,
     request_bytes,
 )
+from wire_classic import Frame, Interval, Jsonp
 from wire_ws import Ws
 
 SITE = "http://www.site.localhost:8080"
@@ -146,6 +147,7 @@ class PushServer:
             "document_domain": "site.localhost",
             "broker": "memory:",
             "drain_spread": 1,
+            "jsonp": True,
             "token_keys": self.token_keys,
             "api_keys": {"cms": self.api_secret},
         }
@@ -508,6 +510,30 @@ class PushServer:
         """The same on a WebSocket."""
         receiver: Ws = self._subscribe(Ws, token, channels, **options)
         return receiver
+
+    def frame(self, token: str | None, *channels: str, **options: Any) -> Frame:
+        """The same in a forever frame."""
+        origin = ("origin", self.settings["site_origins"][0])
+
+        def receiver(address: Address, query: list[tuple[str, str]], *more: Any) -> Frame:
+            return Frame(address, [*query, origin], *more)
+
+        frame: Frame = self._subscribe(receiver, token, channels, **options)
+        return frame
+
+    def interval(self, token: str | None, *channels: str, **options: Any) -> Interval:
+        """A client that polls at short intervals."""
+        receiver: Interval = self._subscribe(Interval, token, channels, **options)
+        return receiver
+
+    def jsonp(self, token: str | None, *channels: str, **options: Any) -> Jsonp:
+        """A long-poll client that loads scripts."""
+
+        def receiver(address: Address, query: list[tuple[str, str]], *more: Any) -> Jsonp:
+            return Jsonp(address, [*query, ("callback", "cb")], *more)
+
+        jsonp: Jsonp = self._subscribe(receiver, token, channels, **options)
+        return jsonp
 
     def poll(self, token: str | None, *channels: str, **options: Any) -> Poll:
         """A long-poll client; without `since` it has polled once for its first cursor."""

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 import pytest
-from harness import PushServer
+from harness import SITE, PushServer
 from wire import (
     Ended,
     Message,
@@ -21,6 +22,7 @@ from wire import (
     Refused,
     Sse,
     Streaming,
+    Wire,
     read_head,
     read_response,
     request_bytes,
@@ -29,12 +31,17 @@ from wire_ws import handshake_headers
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 
-STREAMING = ["sse", "stream", "ws"]
-TRANSPORTS = [*STREAMING, "poll"]
+STREAMING = ["sse", "stream", "ws", "frame"]
+POLLING = ["poll", "interval", "jsonp"]
+TRANSPORTS = [*STREAMING, *POLLING]
 _numbers = count()
 
 every_transport = pytest.mark.parametrize("transport", TRANSPORTS)
 every_stream = pytest.mark.parametrize("transport", STREAMING)
+every_held = pytest.mark.parametrize("transport", [*STREAMING, "poll", "jsonp"])
+
+NEEDED = {"frame": f"origin={SITE}&", "jsonp": "callback=cb&"}
+"""What some want in their URL besides."""
 
 
 @pytest.fixture
@@ -230,7 +237,7 @@ def test_without_a_cursor_the_present_begins(push: PushServer, name: str, transp
         assert publications(reader.take(1))[0]["data"] == "present"
 
 
-@pytest.mark.parametrize("transport", ["sse", "stream"])
+@pytest.mark.parametrize("transport", ["sse", "stream", "frame"])
 def test_the_head_of_a_stream(push: PushServer, name: str, transport: str) -> None:
     reader = subscribe(push, transport, push.token(name))
     assert isinstance(reader, Streaming)
@@ -267,7 +274,8 @@ def test_refusals_are_ordinary_answers(push: PushServer, name: str, transport: s
         ("channel=b&channel=c", 403),
     ):
         headers = handshake_headers() if transport == "ws" else None
-        response = push.get(f"/subscribe/{transport}?{query}", token=token, headers=headers)
+        target = f"/subscribe/{transport}?{NEEDED.get(transport, '')}{query}"
+        response = push.get(target, token=token, headers=headers)
         assert response.status == status, query
         assert response.header("Content-Type") == "application/json"
         assert response.error
@@ -329,7 +337,7 @@ def test_the_cursor_stands_behind_what_was_read(
         with subscribe(push, transport, token, channel, since=since) as reader:
             reader.control("recovered")
             # A poll has one cursor for all of its answer.
-            got = reader.take(10 if transport == "poll" else 1)
+            got = reader.take(10 if transport in POLLING else 1)
             seen += [message.value["data"] for message in got]
             since = reader.cursor
     assert seen == list(range(10))
@@ -460,6 +468,59 @@ def test_exclude_from_two_channels_at_once_answers_a_poll_once(push: PushServer,
             assert [p["data"] for p in got] == [f"visible {turn}"] * 2
             assert reader.wire.buffer == b""
         assert reader.connections == 1
+
+
+# Pictures.
+
+
+def picture(number: int) -> str:
+    content = b"GIF89a" + bytes([number])
+    return f"data:image/gif;base64,{b64encode(content).decode()}"
+
+
+def looks(push: PushServer, name: str) -> Wire:
+    """A connection on which pictures of the channel arrive."""
+    wire = push.wire()
+    headers = {**push.head(), "Authorization": f"Bearer {push.token(name)}"}
+    wire.send(request_bytes("GET", f"/subscribe/multipart?channel=camera:{name}", headers))
+    assert read_head(wire, time.monotonic() + 5).status == 200
+    assert wire.line(time.monotonic() + 5) == b"--next-picture-of-the-push-server"
+    until(lambda: subscribers(push, f"camera:{name}"), "somebody looks")
+    return wire
+
+
+def seen(wire: Wire) -> int:
+    """The number of the next picture."""
+    while not (line := wire.line(time.monotonic() + 5)).startswith(b"GIF89a"):
+        assert line in (b"", b"Content-Type: image/png", b"--next-picture-of-the-push-server") or (
+            line.startswith(b"X-Padding: ")
+        )
+    return line[6]
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 5])
+def test_the_last_picture_is_there_at_once(push: PushServer, name: str, before: int) -> None:
+    for number in range(1, before + 1):
+        push.api("publish", channel=f"camera:{name}", data=picture(100 + number))
+    with looks(push, name) as wire:
+        if before:
+            assert seen(wire) == 100 + before
+        for number in range(20, 24):
+            push.api("publish", channel=f"camera:{name}", data=f"not picture {number}")
+            push.api("publish", channel=f"camera:{name}", data=picture(number))
+            assert seen(wire) == number
+
+
+@pytest.mark.parametrize(("size", "first"), [(0, 20), (1, 20), (2, 102)])
+def test_the_last_picture_is_proved_by_the_one_before(
+    push_server_factory: Callable[..., PushServer], name: str, size: int, first: int
+) -> None:
+    push = push_server_factory(namespace={"camera": {"history_size": size}})
+    for number in (100, 101, 102):
+        push.api("publish", channel=f"camera:{name}", data=picture(number))
+    with looks(push, name) as wire:
+        push.api("publish", channel=f"camera:{name}", data=picture(20))
+        assert seen(wire) == first
 
 
 # Poll.
@@ -614,7 +675,7 @@ def test_max_age(push_server_factory: Callable[..., PushServer], transport: str)
         assert (last.control, last.value["reason"]) == ("reconnect", "age")
 
 
-@every_transport
+@every_held
 def test_revoke_ends_it_within_a_second(push: PushServer, name: str, transport: str) -> None:
     channel = f"revoke:{name}"
     token = push.token(name)
@@ -643,7 +704,7 @@ def test_revoke_ends_it_within_a_second(push: PushServer, name: str, transport: 
     assert refusal.value.response.status == 401
 
 
-@every_transport
+@every_held
 def test_nothing_is_delivered_after_a_revoke(push: PushServer, name: str, transport: str) -> None:
     channel = f"after:{name}"
     with subscribe(push, transport, push.token(name), channel) as reader:
@@ -654,7 +715,7 @@ def test_nothing_is_delivered_after_a_revoke(push: PushServer, name: str, transp
             [("revoke", {"user": name}), ("publish", {"channel": channel, "data": "secret"})]
         )
         if isinstance(reader, Poll):
-            answer = read_response(reader.wire).json()
+            answer = reader.value(read_response(reader.wire))
             assert answer["publications"] == []
             assert [c["type"] for c in answer["control"]][-1] == "revoked"
         else:

@@ -1,19 +1,26 @@
 """The bytes of every transport, against `tests/vectors/transports.json` and against parsers."""
 
 import json
+import re
 import socket
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
+from email import message_from_bytes
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 from wire import Wire
+from wire_classic import PageParser
 from wire_ws import TEXT, read_frame
 
+from push_server.errors import BadInput, Denied
 from push_server.publications import Publication, PublishRequest, dump_json
 from push_server.transports import TRANSPORTS
 from push_server.transports.base import Transport, response, response_head
+from push_server.transports.multipart import BOUNDARY
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "transports.json").read_text("utf-8"))
 HEADERS = tuple((name, value) for name, value in VECTORS["headers"])
@@ -45,6 +52,8 @@ def place(given: dict[str, Any]) -> Publication:
 
 PUBLICATIONS = [place(given) for given in VECTORS["publications"]]
 every_transport = pytest.mark.parametrize("name", list(TRANSPORTS))
+for_json = pytest.mark.parametrize("name", [name for name in TRANSPORTS if name != "multipart"])
+POLLING = ("poll", "interval", "jsonp")
 
 
 def vector(name: str, what: str) -> bytes:
@@ -68,12 +77,13 @@ def test_the_bytes(name: str) -> None:
 @pytest.mark.parametrize(
     ("what", "keep_alive"), [("answer_keep_alive", True), ("answer_close", False)]
 )
-def test_the_bytes_of_an_answer(what: str, keep_alive: bool) -> None:
-    poll = TRANSPORTS["poll"]
-    (publications,) = poll.encode(PUBLICATIONS)
-    controls = poll.control(VECTORS["control"], "")
-    answer = poll.answer(publications, controls, CURSOR, HEADERS, keep_alive)
-    assert answer == vector("poll", what)
+@pytest.mark.parametrize("name", ["poll", "interval", "jsonp"])
+def test_the_bytes_of_an_answer(name: str, what: str, keep_alive: bool) -> None:
+    transport = TRANSPORTS[name].chosen({"callback": "cb"}.__getitem__, ())
+    (publications,) = transport.encode(PUBLICATIONS)
+    controls = transport.control(VECTORS["control"], "")
+    answer = transport.answer(publications, controls, CURSOR, HEADERS, keep_alive)
+    assert answer == vector("poll" if name == "interval" else name, what)
 
 
 def test_the_bytes_of_an_empty_answer() -> None:
@@ -101,6 +111,11 @@ def decode(name: str, data: bytes) -> list[Any]:
                 values.append(json.loads(frame.payload.decode("ascii")))
         return values
     text = data.decode("ascii")
+    if name == "frame":
+        parser = PageParser()
+        parser.feed(text)
+        assert set(parser.elements) == {"p", "hr"}
+        return [json.loads(text) for text in parser.texts]
     if name == "stream":
         assert "\r" not in text
         return [json.loads(line) for line in text.splitlines()]
@@ -115,7 +130,7 @@ def decode(name: str, data: bytes) -> list[Any]:
     return list(values)
 
 
-@every_transport
+@for_json
 @pytest.mark.parametrize("data", HARD)
 def test_no_payload_breaks_the_framing(name: str, data: Any) -> None:
     publications = [
@@ -126,7 +141,7 @@ def test_no_payload_breaks_the_framing(name: str, data: Any) -> None:
     read = decode(name, transport.join(REST, transport.encode(publications)))
     assert [value["data"] for value in read] == [data] * 3
     assert [value["offset"] for value in read] == [1, 2, 3]
-    if name != "poll":
+    if name not in POLLING:
         expected = [f"1~{each.entry}{REST.decode()}" for each in publications]
         assert [value["cursor"] for value in read] == expected
 
@@ -182,3 +197,121 @@ def test_what_answers_once_says_so() -> None:
 
     with pytest.raises(NotImplementedError):
         Half().answer(b"", b"", "", (), False)
+
+
+# Pictures.
+
+PNG = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+NEXT = b"--" + BOUNDARY + b"\r\nContent-Type: image/png\r\n\r\n"
+
+
+def pushed(data: Any, **more: Any) -> bytes:
+    """What a publication of this is on the way to an image."""
+    request = PublishRequest("camera:1", "id", dump_json(data), **more)
+    transport = TRANSPORTS["multipart"]
+    return transport.join(REST, transport.encode([Publication.place(request, 7, 1, 0.0)]))
+
+
+def picture(content: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(PNG, "png"), (b"\xff\xd8\xff\xe0", "jpeg"), (b"GIF87a", "gif"), (b"GIF89a\0\r\n", "gif"),
+     (b"RIFF\n\r\n\nWEBPVP8 ", "webp"), (PNG, "gif")],
+)
+def test_a_picture_is_a_part_and_the_next_one_begins(content: bytes, kind: str) -> None:
+    assert pushed(picture(content, kind)) == content + b"\r\n" + NEXT
+    assert pushed(picture(content, kind), user="42", exclude="me").startswith(content)
+
+
+def test_parts_follow_each_other() -> None:
+    transport = TRANSPORTS["multipart"]
+    answer = transport.head(()) + transport.control({"type": "ping"}, "")
+    answer += pushed(picture(PNG)) + pushed("no picture") + pushed(picture(b"GIF89a"))
+    head, body = answer.split(b"\r\n\r\n", 1)
+    kind = dict(line.split(b": ") for line in head.split(b"\r\n")[1:])[b"Content-Type"]
+    message = message_from_bytes(b"Content-Type: " + kind + b"\r\n\r\n" + body)
+    _, *parts = message.walk()
+    contents = [part.get_payload(decode=True) for part in parts]
+    assert contents == [PNG, b"GIF89a", b""]
+    assert all(part.get_content_type() == "image/png" for part in parts)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "text", 1, None, [picture(PNG)], {"data": picture(PNG)}, "data:image/png;base64,",
+        picture(PNG, "svg+xml"), picture(b"<svg onload=alert(1)>", "png"), picture(PNG) + " ",
+        "data:text/html;base64," + b64encode(b"<script>").decode(), "x" + picture(PNG),
+        "data:image/png;base64,iVBORw0KGgo", picture(PNG).replace("i", "\\", 1),
+    ],
+)
+def test_what_is_no_picture_is_passed_over(data: Any) -> None:
+    assert pushed(data) == b""
+
+
+def test_a_picture_that_would_begin_another_part_is_passed_over() -> None:
+    # Attack: a part of the attacker's own, which is a page for whoever opens the address by itself.
+    forged = PNG + b"\r\n--" + BOUNDARY + b"\r\nContent-Type: text/html\r\n\r\n<script>"
+    assert pushed(picture(forged)) == b""
+
+
+def test_a_picture_says_nothing_else() -> None:
+    transport = TRANSPORTS["multipart"]
+    for kind in ("hello", "ping", "reset", "reconnect", "revoked", "degraded", "expiring"):
+        assert transport.control({"type": kind}, CURSOR) == b""
+    assert transport.relay(b"{}", CURSOR) == b""
+
+
+# What a request chooses.
+
+
+@pytest.mark.parametrize(
+    "callback",
+    ["cb", "_cometd_jsonp_0", "$", "__jsonp1__", "a.b.c", "jQuery3_1.f", "x" * 64],
+)
+def test_a_callback(callback: str) -> None:
+    transport = TRANSPORTS["jsonp"].chosen({"callback": callback}.__getitem__, ())
+    answer = transport.answer(b"", b"", CURSOR, (), True)
+    assert answer.partition(b"\r\n\r\n")[2].startswith(b"/**/%b({" % callback.encode())
+    assert answer.endswith(b"});")
+
+
+@pytest.mark.parametrize(
+    "callback",
+    ["", "alert(1)", "a;b", "a b", "1a", ".a", "a-b", "a/**/b", "x" * 65, "x" * 2000, "\u00e4",
+     "a\n", "a\0", "\u017f", "CWS\x07\x0eX\x00", "a[0]", "a`b`", "</script>"],
+)
+def test_44_a_hostile_callback_is_refused(callback: str) -> None:
+    # Attack: script of the attacker's choice from our origin, or bytes that are run as Flash.
+    with pytest.raises(BadInput):
+        TRANSPORTS["jsonp"].chosen({"callback": callback}.__getitem__, ())
+
+
+def test_a_forever_frame_speaks_to_sites_only() -> None:
+    frame, sites = TRANSPORTS["frame"], ("https://www.example.com", "https://shop.example.com")
+    for origin in sites:
+        assert frame.chosen({"origin": origin}.__getitem__, sites) is frame
+    # Attack: whatever the user gets is posted to a page of the attacker's.
+    for origin in ("*", "/", "null", "https://www.example.com.evil.test", "https://evil.test",
+                   "http://www.example.com", "https://www.example.com/"):
+        with pytest.raises(Denied):
+            frame.chosen({"origin": origin}.__getitem__, sites)
+    with pytest.raises(BadInput):
+        frame.chosen({"origin": ""}.__getitem__, sites)
+
+
+def test_the_page_of_a_forever_frame_runs_its_own_script_only() -> None:
+    ((name, policy),) = TRANSPORTS["frame"].policy(("https://www.example.com",))
+    assert name == "Content-Security-Policy"
+    page = TRANSPORTS["frame"].head(()).partition(b"\r\n\r\n")[2]
+    (script,) = re.findall(rb"<script>(.*?)</script>", page, re.DOTALL)
+    digest = b64encode(sha256(script).digest()).decode()
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["script-src"] == f"'sha256-{digest}'"
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    assert rules["frame-ancestors"] == "'self' https://www.example.com"

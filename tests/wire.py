@@ -449,7 +449,12 @@ class Poll(Receiver):
     def target(self, **extra: str) -> str:
         """The URL of the next poll."""
         since = [("since", self.position)] if self.position else []
-        return "/subscribe/poll?" + urlencode([*self.query, *since, *extra.items()])
+        query = urlencode([*self.query, *since, *extra.items()])
+        return f"/subscribe/{self.transport}?{query}"
+
+    def value(self, response: Response) -> Any:
+        """The object in an answer."""
+        return response.json()
 
     def answer(self, hold: int = 25, timeout: float = PATIENCE) -> dict[str, Any]:
         """Poll once and return the answer as it is, moving on to its cursor."""
@@ -463,7 +468,7 @@ class Poll(Receiver):
             self.wire.ended = True
         if response.status != 200:
             raise Refused(response)
-        value = response.json()
+        value = self.value(response)
         assert set(value) == {"cursor", "publications", "control"}, value
         assert isinstance(value, dict)
         self.position = value["cursor"]

@@ -7,6 +7,7 @@ from push_server.doors.files import FileDoor, FrameDoor, script_names
 from push_server.doors.forwarded import visitor
 from push_server.doors.guard import check_host, check_no_token_in_url, check_origin
 from push_server.doors.publish import PublishDoor, TicketDoor
+from push_server.doors.pull import PullDoor
 from push_server.doors.request import Request
 from push_server.doors.router import Router, Routes
 from push_server.doors.subscribe import SubscribeDoor
@@ -26,6 +27,7 @@ def public_application(context: Context) -> Router:
         "/bayeux": ("GET POST OPTIONS", bayeux),
         "/bayeux/": ("GET POST OPTIONS", bayeux),
         "/ticket": ("POST", TicketDoor(context)),
+        "/pull": ("GET", PullDoor(context)),
         "/echo": ("GET", EchoDoor(context)),
     }
 

@@ -7,16 +7,18 @@ let go of one, else as an iterator that occupies this worker until the stream en
 
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import formatdate
 from itertools import chain
 
+from push_server.brokers.base import Broker
 from push_server.connection import Connection, IteratorConnection, SocketConnection
 from push_server.doors.context import Context
 from push_server.doors.guard import authenticate
 from push_server.doors.orders import make_order
 from push_server.doors.request import Answer, Request
 from push_server.errors import BadInput, NotFound, Unavailable
+from push_server.positions import START_TAG, Position, channel_key
 from push_server.subscriber import SubscribeRequest
 from push_server.transports import TRANSPORTS
 from push_server.transports.base import Headers
@@ -58,22 +60,30 @@ class SubscribeDoor:
         if transport is None:
             raise NotFound("not_found", "There is no such transport.")
         context = self._context
+        settings = context.settings
+        if transport.setting and not getattr(settings, transport.setting):
+            raise NotFound("transport_off", f"`{transport.setting}` is off.")
+        transport = transport.chosen(request.parameter, settings.site_origins)
+        headers += transport.policy(settings.site_origins)
         grant = authenticate(request, context, tickets=True)
         connection = request.header("connection").lower()
         order = make_order(
-            context.settings,
+            settings,
             grant,
             request.ip,
             request.parameters("channel"),
             since=request.header("last-event-id") or request.parameter("since"),
             instance=request.parameter("instance"),
             transport=transport,
-            timeout=_timeout(request),
+            timeout=_timeout(request) if transport.waits else 0.0,
             # A held answer would carry the time of its request; browsers set their clock by it.
             headers=headers if transport.once else (*headers, ("Date", formatdate(usegmt=True))),
             keep_alive=request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
             and "close" not in connection,
         )
+        if transport.latest and order.since is None:
+            since = context.crossing.call(_before_the_last(context.broker, order.channels))
+            order = order._replace(since=since)
         if fallback := request.parameter("fallback"):
             context.hub.note_fallback(fallback)
         return order
@@ -121,6 +131,22 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         return self._pieces
+
+
+async def _before_the_last(broker: Broker, channels: Iterable[str]) -> Mapping[str, Position]:
+    """The place in each channel that only its last publication lies beyond."""
+    places = {}
+    for channel in channels:
+        head = (await broker.history(channel, 0, 1)).head
+        last = (await broker.history(channel, max(head.offset - 2, 0), 2)).publications
+        if len(last) == 2:
+            place = last[0].position
+        elif head.offset == 1:
+            place = Position(head.epoch, 0, START_TAG)
+        else:  # nothing was published, or nothing is kept
+            place = head
+        places[channel_key(channel)] = place
+    return places
 
 
 def _timeout(request: Request) -> float:

@@ -11,7 +11,7 @@ one piece, and the join is free.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -31,10 +31,17 @@ def response_head(status: int, headers: Headers) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def response(status: int, headers: Headers, body: bytes, *, keep_alive: bool = False) -> bytes:
-    """A whole HTTP/1.1 answer with a JSON body."""
+def response(
+    status: int,
+    headers: Headers,
+    body: bytes,
+    *,
+    content_type: str = "application/json",
+    keep_alive: bool = False,
+) -> bytes:
+    """A whole HTTP/1.1 answer."""
     framing = (
-        ("Content-Type", "application/json"),
+        ("Content-Type", content_type),
         ("Content-Length", str(len(body))),
         ("Cache-Control", "no-store, no-transform"),
     )
@@ -48,7 +55,24 @@ class Transport(ABC):
     name: ClassVar[str]
     once: ClassVar[bool] = False
     """Whether the first thing sent is the whole answer (long poll)."""
+    waits: ClassVar[bool] = True
+    """Whether such an answer may be held until there is something to say."""
+    latest: ClassVar[bool] = False
+    """Whether who comes without a cursor is told the last publication of each channel."""
+    setting: ClassVar[str] = ""
+    """The setting that has to be on for it; empty: none."""
     content_type: ClassVar[str]
+
+    def chosen(self, parameter: Callable[[str], str], origins: Sequence[str]) -> "Transport":
+        """This transport as a request asks for it. Raises `BadInput` or `Denied`.
+
+        `parameter` gives the value of a parameter of the URL, `origins` are those of the sites.
+        """
+        return self
+
+    def policy(self, origins: Sequence[str]) -> Headers:
+        """The headers that an answer needs besides those of every answer."""
+        return ()
 
     def head(self, headers: Headers) -> bytes:
         """What is sent before anything else; `headers` are those of the door (CORS)."""

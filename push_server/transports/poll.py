@@ -38,9 +38,14 @@ class Poll(Transport):
         self, publications: bytes, controls: bytes, cursor: str, headers: Headers, keep_alive: bool
     ) -> bytes:
         """``{"cursor":…,"publications":[…],"control":[…]}``."""
-        body = b'{"cursor":"%b","publications":[%b],"control":[%b]}' % (
+        body = self.body(publications, controls, cursor)
+        return response(200, headers, body, keep_alive=keep_alive)
+
+    @staticmethod
+    def body(publications: bytes, controls: bytes, cursor: str) -> bytes:
+        """The object that an answer is."""
+        return b'{"cursor":"%b","publications":[%b],"control":[%b]}' % (
             cursor.encode(),
             publications[:-1],
             controls[:-1],
         )
-        return response(200, headers, body, keep_alive=keep_alive)
