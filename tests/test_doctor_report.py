@@ -116,7 +116,7 @@ def test_the_text_names_what_was_expected_and_what_to_paste() -> None:
         "  FAILED                 a?[2Jb?c\n           expected: d\n"
         "           push-server.toml:\n               e = 1\n"
     ) in text
-    assert text.endswith("\n1 failed, 0 warning, 1 skipped, 0 ok; 1.2 seconds")
+    assert text.endswith("\n1 failed, 0 warnings, 0 ok, 1 skipped; 1.2 seconds")
 
 
 def test_colours_are_around_the_word_alone() -> None:

@@ -13,6 +13,9 @@ _COLOURS = {Status.OK: "32", Status.SKIPPED: "2", Status.WARNING: "33", Status.E
 _WORDS = {
     Status.OK: "ok", Status.SKIPPED: "skipped", Status.WARNING: "WARNING", Status.ERROR: "FAILED",
 }
+_SUMS = {
+    Status.ERROR: "failed", Status.WARNING: "warnings", Status.OK: "ok", Status.SKIPPED: "skipped",
+}
 INDENT = " " * 11
 
 
@@ -33,7 +36,7 @@ def as_text(
             yield f"  {word}{name:<14}{_plain(finding.seen)}"
             yield from _remedy(finding)
     count = Counter(result.status for result in results)
-    parts = [f"{count[status]} {_WORDS[status].lower()}" for status in reversed(Status)]
+    parts = [f"{count[status]} {word}" for status, word in _SUMS.items()]
     yield f"\n{', '.join(parts)}; {seconds:.1f} seconds"
 
 
