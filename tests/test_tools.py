@@ -13,8 +13,8 @@ TOOLS = ROOT / "tools"
 
 # Everything that tools/need itself calls; no apt-get and no sudo, so it can install nothing.
 BASICS = ("cat", "id", "sed", "sh")
-# What only the tests of the redirect and of the proxies need.
-OTHERS = ("ip", "nft", "iptables-restore", "apache2", "openssl", "certutil")
+# What only some tests need.
+OTHERS = ("firefox-esr", "ip", "nft", "iptables-restore", "apache2", "openssl", "certutil")
 # What is needed only where changes are judged.
 JUDGING = (
     "nginx", "haproxy", "caddy", "mariadbd", "mariadb", "dpkg-query", "lintian",

@@ -58,7 +58,7 @@ def test_eight_tabs_one_connection(browser: Browser, make_world: Worlds, way: st
 def test_no_gap_and_no_duplicate_when_the_leader_goes(
     browser: Browser, make_world: Worlds, leader_way: str
 ) -> None:
-    """By closing its tab, by following a link, and by going back: something is always published."""
+    """By closing its tab, or by following a link: something is always published."""
     world = make_world(LEADERS[leader_way])
     first, second, third = open_tabs(browser, world, leader_way, 3, channels="node:1")
     sent: list[int] = []
@@ -79,12 +79,28 @@ def test_no_gap_and_no_duplicate_when_the_leader_goes(
     second.close()
     publish(20)
     expect(third, sent)
-    third.goto(world.site.url(world.host, path="/elsewhere"))
-    publish()
-    third.back()
-    expect(third, sent)
     assert events(third, "reset") == []
     eventually(lambda: world.connections() == 1, "one of them leads")
+
+
+def test_a_leader_that_was_left_comes_back(
+    browser: Browser, make_world: Worlds, leader_way: str
+) -> None:
+    """From the back/forward cache, where it had no part in any connection."""
+    world = make_world(LEADERS[leader_way])
+    leader, other = open_tabs(browser, world, leader_way, 2, channels="node:1")
+    instance = info(leader)["instance"]
+    leader.goto(world.site.url(world.host, path="/elsewhere"))
+    world.push.api("publish", channel="node:1", data=1)
+    expect(other, [1])
+    leader.back()
+    expect(leader, [1])
+    assert info(leader)["instance"] == instance, "the page was loaded anew, not restored"
+    other.close()
+    world.push.api("publish", channel="node:1", data=2)
+    expect(leader, [1, 2])
+    assert events(leader, "reset") == []
+    eventually(lambda: world.connections() == 1, "it leads again")
 
 
 def test_an_heir_asks_once_for_all(browser: Browser, make_world: Worlds, leader_way: str) -> None:
