@@ -472,6 +472,16 @@ def test_wildcards(push: PushServer, name: str) -> None:
     ]
 
 
+def test_renewing_takes_wildcards_away(push: PushServer, name: str) -> None:
+    client = Client(push, push.token(name, sub_ch=[f"{name}:*", f"{name}x:*"]))
+    client.call(client.subscribe(f"/{name}/*", f"/{name}x/*"))
+    token = push.token(name, sub_ch=[f"{name}:*"])
+    client.post(client.connect(advice={"timeout": 0}, ext={"push": {"token": token}}))
+    push.api("publish", channel=f"{name}x:1", data="no more")
+    push.api("publish", channel=f"{name}:1", data="still")
+    assert data(client.fetch()) == ["still"]
+
+
 @pytest.mark.parametrize("wild", ["/*", "/**", "/user/*", "/user/**", "/other/*", "/node/7/*"])
 def test_wildcards_beyond_the_grant(push: PushServer, name: str, wild: str) -> None:
     client = Client(push, push.token(name, sub_ch=["node:7", "node:7/x*", "mine:*"]))

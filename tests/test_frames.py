@@ -149,6 +149,16 @@ def test_a_bad_head_is_refused_before_the_rest_has_come(head: bytes, code: int) 
     assert violation.value.code == code
 
 
+def test_a_piece_too_much_is_refused_by_its_head() -> None:
+    inbound = Inbound(LIMIT)
+    inbound.feed(frame(BINARY, b"x" * LIMIT, fin=False))
+    assert inbound.next() == Event(Kind.PART, b"")
+    inbound.feed(frame(CONT, b"y" * 200)[:4])
+    with pytest.raises(Violation) as violation:
+        inbound.next()
+    assert violation.value.code == 1009
+
+
 def test_a_control_frame_fits_where_a_message_is_full() -> None:
     data = frame(BINARY, b"x" * 200, fin=False) + frame(PING, b"p" * 125) + frame(CONT)
     kinds = [event.kind for event in read(data, len(data), limit=200)]

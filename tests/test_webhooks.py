@@ -232,7 +232,8 @@ def test_who_enters_and_leaves_channels_was_there_before(make: Callable[[str], W
         hooks.enter("42", "", ["node:7"], 1)
         hooks.leave("42", ["node:7"], 2)
         hooks.tick(10)
-        hooks.leave("42", ["user:42"], 11)
+        hooks.enter("42", "", ["$no webhook"], 10)
+        hooks.leave("42", ["user:42", "$no webhook"], 11)
         hooks.tick(20)
         wait_for(lambda: ("user.offline", "42") in cms.said)
         assert cms.said == [

@@ -1,0 +1,187 @@
+"""The connection under a WebSocket, with its clock in the hands of the test."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from wire_ws import BINARY, CLOSE, CONT, PING, TEXT, frame
+
+from push_server import websocket
+from push_server.connection import SocketConnection
+from push_server.transports.frames import Kind, Violation
+from push_server.watch import Watch
+from push_server.websocket import WebSocketConnection
+
+
+class Host:
+    """As much of a hub as it needs, and what it told."""
+
+    queue_bytes = 100_000
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.watch = Watch(self.loop)
+        self.blocked: set[SocketConnection] = set()
+        self.ends: list[str] = []
+
+    def part_with(self, connection: Any, reason: str) -> None:
+        connection.finish(reason)
+
+    def closed(self, connection: Any, reason: str) -> None:
+        self.ends.append(reason)
+
+    def turn(self, seconds: float = 0) -> None:
+        for _ in range(3):
+            self.loop.run_until_complete(asyncio.sleep(seconds / 3))
+
+
+class Line:
+    """A connection, its listener, and the client at the other end."""
+
+    def __init__(self) -> None:
+        self.host = Host()
+        ours, self.client = socket.socketpair()
+        ours.setblocking(False)
+        self.client.settimeout(2)
+        self.got: list[bytes] = []
+        self.violations: list[int] = []
+        self.endings = 0
+        self.pauses = False
+        self.connection = WebSocketConnection(self.host, ours, self)
+        self.connection.begin(1000)
+        self.connection.resume()
+
+    def received(self, kind: Kind, data: bytes) -> None:
+        self.got.append(data)
+        if kind is Kind.BINARY:
+            raise Violation(1003, "text only")
+        if self.pauses:
+            self.connection.pause()
+
+    def violated(self, violation: Violation) -> None:
+        self.violations.append(violation.code)
+
+    def ended(self) -> None:
+        self.endings += 1
+
+    def send(self, data: bytes, seconds: float = 0) -> None:
+        self.client.sendall(data)
+        self.host.turn(seconds)
+
+    def close(self) -> None:
+        self.connection.close("test")
+        self.client.close()
+        self.host.watch.close()
+        self.host.loop.close()
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    monkeypatch.setattr(websocket, "MESSAGE_SECONDS", 0.15)
+    monkeypatch.setattr(websocket, "GOODBYE_SECONDS", 0.1)
+    made = Line()
+    yield made
+    made.close()
+
+
+def test_each_message_has_its_own_time(line: Line) -> None:
+    one, two = frame(TEXT, b"one"), frame(TEXT, b"two")
+    line.send(one[:3], 0.1)
+    line.send(one[3:] + two[:3], 0.1)  # the time of the second begins here
+    line.send(two[3:], 0.2)
+    assert line.got == [b"one", b"two"]
+    assert not line.violations and line.connection.open
+
+
+def test_a_message_that_takes_too_long(line: Line) -> None:
+    line.send(frame(TEXT, b"x", fin=False), 0.1)
+    line.send(frame(PING) + frame(CONT, b"y", fin=False), 0.1)
+    assert line.violations == [1008]
+
+
+def test_nothing_is_read_while_it_is_paused(line: Line) -> None:
+    line.pauses = True
+    third = frame(TEXT, b"3")
+    line.send(frame(TEXT, b"1") + frame(TEXT, b"2") + third[:4], 0.2)
+    assert line.got == [b"1"]
+    line.send(b"", 0.2)
+    line.client.sendall(third[4:])
+    # What waits for us is not the client's delay.
+    line.host.turn(0.2)
+    assert not line.violations
+    for number in (2, 3):
+        line.connection.resume()
+        line.host.turn()
+        assert len(line.got) == number
+
+
+def test_a_new_limit_holds_for_what_has_begun(line: Line) -> None:
+    data = frame(TEXT, b"x" * 2000)
+    line.pauses = True
+    line.send(frame(TEXT, b"connect") + data[:500])
+    line.connection.begin(3000)
+    line.connection.resume()
+    line.send(data[500:])
+    assert [len(each) for each in line.got] == [7, 2000]
+
+
+def test_what_is_received_after_the_end_is_passed_over(line: Line) -> None:
+    line.send(frame(BINARY, b"x") + frame(TEXT, b"behind"))
+    line.send(frame(TEXT, b"more"))
+    assert (line.got, line.violations) == ([b"x"], [1003])
+    assert not line.connection.open
+    assert line.client.recv(100) == b"\x88\x0b\x03\xebtext only"
+    assert line.client.recv(100) == b""
+    line.client.close()
+    line.host.turn(0.01)
+    assert line.host.ends == ["gone"] and line.endings == 1
+
+
+def test_a_client_that_never_closes_is_cut(line: Line) -> None:
+    line.send(frame(CLOSE, b"\x03\xe8"))
+    assert line.host.ends == []
+    line.host.turn(0.2)
+    assert line.host.ends == ["done"] and line.endings == 1
+
+
+def test_last_words_leave_before_a_revoked_client_is_cut(line: Line) -> None:
+    line.connection.write(b"last")
+    line.connection.finish("revoked")
+    line.connection.close("revoked")
+    assert line.host.ends == []
+    assert line.client.recv(100).startswith(b"last\x88")
+    line.host.turn(0.2)
+    assert line.host.ends == ["done"]
+
+
+def test_what_a_revoked_client_has_not_taken_is_dropped(line: Line) -> None:
+    line.host.queue_bytes = 10_000_000
+    line.connection.write(b"x" * 5_000_000)
+    line.connection.finish("revoked")
+    assert not line.connection.idle
+    line.connection.close("revoked")
+    assert line.host.ends == ["revoked"]
+
+
+def test_before_it_began_it_ends_without_a_frame() -> None:
+    line = Line()
+    line.connection._begun = False
+    line.connection.write(b"HTTP/1.1 503")
+    line.connection.finish("refused")
+    assert b"\x88" not in line.client.recv(100)
+    assert line.host.ends == ["done"]
+    line.close()
+
+
+def test_a_queue_leaves_before_the_close_frame(line: Line) -> None:
+    line.host.queue_bytes = 10_000_000
+    line.connection.write(b"x" * 3_000_000)
+    line.connection.finish("drain")
+    got = b""
+    while not got.endswith(b"\x88\x07\x03\xf4drain"):
+        line.host.turn()
+        got += line.client.recv(1_000_000)
+    assert len(got) == 3_000_000 + 9
+    assert line.client.recv(10) == b""
