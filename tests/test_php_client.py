@@ -608,8 +608,8 @@ def test_the_connection_test_says_that_all_is_well(site: Site) -> None:
     assert statuses(site) == {
         "settings": "ok", "names": "ok", "port": "ok", "tls": "skipped", "push_host": "ok",
         "agent_cluster": "ok", "frame": "ok", "token_key": "ok", "forwarded": "ok",
-        "streaming": "ok", "api_private": "ok", "versions": "ok", "api": "ok", "api_key": "ok", "clock": "ok",
-        "speed": "ok", "spool": "ok", "after_response": "warning",
+        "streaming": "ok", "api_private": "ok", "versions": "ok", "api": "ok", "api_key": "ok",
+        "clock": "ok", "speed": "ok", "spool": "ok", "after_response": "warning",
     }
 
 
