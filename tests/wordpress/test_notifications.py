@@ -115,6 +115,21 @@ def test_an_unapproved_comment_notifies_nobody_until_it_is_approved(
     assert the_list(people["carol"]) == before
 
 
+def test_a_comment_that_is_held_back_at_once_notifies_nobody(
+    site: WordPress, people: dict[str, Visitor], post: int
+) -> None:
+    """As a spam filter does that looks at a comment when it is stored."""
+    with listening(site, people["alice"]) as alice:
+        assert site.probe(
+            f"""
+            $id = wp_insert_comment(['comment_post_ID' => {post}, 'comment_approved' => 1,
+                'comment_author' => 'Zoe', 'comment_content' => 'Cheap watches']);
+            return wp_set_comment_status($id, 'hold');
+            """
+        )
+        assert told(site, alice) == []
+
+
 def test_whoever_has_two_reasons_is_told_once(
     site: WordPress, people: dict[str, Visitor], post: int
 ) -> None:

@@ -30,8 +30,8 @@ final class Push_Server_Checks {
 		$site   = ( $home['host'] ?? '' ) . ( isset( $home['port'] ) ? ":{$home['port']}" : '' );
 		$checks = Push_Server_Client::get()->testConnection( $site );
 		if ( count( $checks ) > 1 ) {
-			$checks['spool'] = self::spool();
-			$checks['https'] = self::https();
+			$checks['spool']         = self::spool();
+			$checks['mixed_content'] = self::mixed_content();
 		}
 		return $checks;
 	}
@@ -60,11 +60,11 @@ final class Push_Server_Checks {
 	/**
 	 * Whether browsers will let a page of this site use the push server.
 	 */
-	public static function https(): Check {
+	public static function mixed_content(): Check {
 		$is_plain = 'https' !== wp_parse_url( (string) Push_Server_Client::get()->url(), PHP_URL_SCHEME );
 		if ( $is_plain && 'https' === wp_parse_url( home_url(), PHP_URL_SCHEME ) ) {
-			return new Check( 'https', CheckStatus::Error, __( 'This site is on https, so browsers refuse a push server on http: PUSH_URL must begin with https://.', 'push-server' ) );
+			return new Check( 'mixed_content', CheckStatus::Error, __( 'This site is on https, so browsers refuse a push server on http: PUSH_URL must begin with https://.', 'push-server' ) );
 		}
-		return new Check( 'https', CheckStatus::Ok, __( 'Pages of this site may use this address.', 'push-server' ) );
+		return new Check( 'mixed_content', CheckStatus::Ok, __( 'Pages of this site may use this address.', 'push-server' ) );
 	}
 }
