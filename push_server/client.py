@@ -194,10 +194,19 @@ class PushClient:
         """Close the connections of a session, a user or a token, and refuse those tokens.
 
         With `user`, tokens issued at or before `before` (unix seconds, default now) are meant.
-        The value is the number of connections closed.
+        The value is the number of connections closed on the server that answers; all others
+        close theirs, too.
         """
         params = {"sid": sid, "user": user, "before": before, "jti": jti}
         return self._call(_command("revoke", params), lambda answer: int(answer["closed"]))
+
+    def disconnect(self, *, user: str | None = None, sid: str | None = None) -> Result[int]:
+        """Close the connections of a user or a session; those whose token is good come back.
+
+        The value is the number of connections closed, on all servers.
+        """
+        params = {"user": user, "sid": sid}
+        return self._call(_command("disconnect", params), lambda answer: int(answer["closed"]))
 
     def history(
         self, channel: str, since: int | str | None = None, limit: int | None = None

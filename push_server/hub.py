@@ -17,7 +17,7 @@ from typing import Any
 from push_server import log
 from push_server.admission import Admission
 from push_server.brokers.base import Broker
-from push_server.brokers.survey import CHANNELS, STATS
+from push_server.brokers.survey import CHANNELS, DISCONNECT, STATS
 from push_server.channels import PERSONAL, personal_channel
 from push_server.connection import Connection, SocketConnection
 from push_server.errors import PushError, Unauthorized, Unavailable
@@ -426,7 +426,22 @@ class Hub:
         """This node's answer in a survey (the broker's callback)."""
         if what == CHANNELS:
             return self.channels(argument)
+        if what == DISCONNECT:
+            user, _, session = argument.partition("\n")
+            return {"closed": self.disconnect(user, session)}
         return self.stats() if what == STATS else {}
+
+    def disconnect(self, user: str, session: str) -> int:
+        """Send the connections of a user or a session away, to come back at once; how many."""
+        among = self._of_user(user) if user else self._lifetimes.everyone()
+        meant = [
+            subscriber
+            for subscriber in among
+            if session in ("", subscriber.session) and not subscriber.parting
+        ]
+        for subscriber in meant if user or session else ():
+            self._end(subscriber, "asked", random.randint(0, 1000))
+        return len(meant)
 
     def channels(self, prefix: str) -> dict[str, int]:
         """The subscribers of each channel, personal ones only where the prefix asks for them."""

@@ -431,6 +431,7 @@ def test_values_of_the_other_methods() -> None:
         result({"channels": {"a": {"subscribers": 4}}}),
         result({"channel": "a", "count": 0}),
         result({"connections": 5}),
+        result({"closed": 3, "complete": True}),
     ]
     with Stub(*answers) as stub, PushClient(stub.url, KEY) as client:
         assert client.revoke(user="42", before=9).value == 2
@@ -440,12 +441,14 @@ def test_values_of_the_other_methods() -> None:
         assert client.channels("a").value == {"a": 4}
         assert client.presence("a", 2).value == {"channel": "a", "count": 0}
         assert client.stats().value == {"connections": 5}
+        assert client.disconnect(user="42").value == 3
     assert [json.loads(body) for _, body in stub.requests] == [
         {"method": "revoke", "params": {"user": "42", "before": 9}},
         {"method": "history", "params": {"channel": "a", "since": 3, "limit": 1}},
         {"method": "channels", "params": {"prefix": "a"}},
         {"method": "presence", "params": {"channel": "a", "limit": 2}},
         {"method": "stats", "params": {}},
+        {"method": "disconnect", "params": {"user": "42"}},
     ]
 
 

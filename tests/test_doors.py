@@ -474,6 +474,7 @@ def test_every_command(house: House) -> None:
     assert stats["connections"] == 0 and stats["complete"]
     assert [numbers["connections"] for numbers in stats["nodes"].values()] == [0]
     assert house.command("revoke", jti="t1") == {"closed": 0}
+    assert house.command("disconnect", user="7") == {"closed": 0, "complete": True}
 
 
 def test_a_list_is_answered_in_order(house: House) -> None:

@@ -195,3 +195,25 @@ def test_stats_and_channels_speak_of_all_nodes(
             assert time.monotonic() < deadline
         text = one.get("/metrics", internal=True).body.decode()
         assert 'push_dropped_total{where="bus"} 1.0' in text
+
+
+def test_disconnect_reaches_all_nodes(pair: tuple[PushServer, PushServer]) -> None:
+    one, two = pair
+    with (
+        one.sse(one.token("7"), "room") as here,
+        two.stream(two.token("7"), "room") as there,
+        two.sse(two.token("8"), "room") as other,
+    ):
+        one.api("publish", channel="room", data=1)
+        started = time.monotonic()
+        assert one.api("disconnect", user="7") == {"closed": 2, "complete": True}
+        for reader in (here, there):
+            last = reader.until_end(timeout=1)[-1]
+            assert (last.control, last.value["reason"]) == ("reconnect", "asked")
+        assert time.monotonic() - started < 1.0
+        # No right was taken away.
+        with one.sse(one.token("7"), "room", since=last.cursor) as again:
+            assert again.control("recovered")["channels"]
+        assert two.api("disconnect", user="8", sid="session-7")["closed"] == 0
+        assert two.api("disconnect", sid="session-8")["closed"] == 1
+        assert other.until_end(timeout=1)[-1].value["reason"] == "asked"

@@ -1,4 +1,4 @@
-"""Surveys: what every node has to say to the same question, such as its numbers.
+"""Surveys: what every node has to say, or to do, when all are asked the same.
 
 Here is what all brokers share: the questions, and what comes back. A broker of a single node asks
 nobody else (`Broker.survey`); the one for Redis asks over the bus.
@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 STATS = "stats"
 CHANNELS = "channels"
-"""The questions: for all numbers of a node; for the subscribers of its channels, by prefix."""
+DISCONNECT = "disconnect"
+"""What is asked: all numbers of a node; the subscribers of its channels, by prefix; to send the
+connections of somebody away."""
 
 Asked = Callable[[str, str], Mapping[str, int]]
 """Called on the loop with a question and its argument; answers for this node."""

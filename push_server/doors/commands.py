@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from push_server.brokers.base import Broker
-from push_server.brokers.survey import CHANNELS, STATS
+from push_server.brokers.survey import CHANNELS, DISCONNECT, STATS
 from push_server.channels import check_channel
 from push_server.doors.context import Context
 from push_server.doors.publish import dump_data
@@ -143,6 +143,25 @@ def revoke(call: Call) -> Perform:
     return perform
 
 
+def disconnect(call: Call) -> Perform:
+    """``disconnect``: close the streams of a user or a session, on all nodes; they come back."""
+    _fields(call, set(), {"sid", "user"})
+    if call.key.channels is not None:
+        raise Denied("command_denied", "An API key limited to channels cannot disconnect.")
+    user, session = call.params.get("user", ""), call.params.get("sid", "")
+    for name, value in call.params.items():
+        if not isinstance(value, str) or not 0 < len(value) <= 512 or "\n" in value:
+            raise BadInput("params", f"{name} is a string.")
+    if not user and not session:
+        raise BadInput("params", "Name a user or a sid.")
+
+    async def perform() -> Result:
+        survey = await call.context.broker.survey(DISCONNECT, f"{user}\n{session}")
+        return {"closed": survey.total().get("closed", 0), "complete": survey.complete}
+
+    return perform
+
+
 def history(call: Call) -> Perform:
     """``history``: what a channel keeps, after an offset or a cursor."""
     _fields(call, {"channel"}, {"since", "limit"})
@@ -246,6 +265,7 @@ COMMANDS: dict[str, Callable[[Call], Publishes | Perform]] = {
     "publish": publish,
     "broadcast": broadcast,
     "revoke": revoke,
+    "disconnect": disconnect,
     "history": history,
     "channels": channels,
     "presence": presence,

@@ -23,6 +23,7 @@ CLOSE_CODES: Mapping[str, int] = {
     "age": 4000,
     "expired": 4001,
     "replaced": 4002,
+    "asked": 4003,
     "revoked": 4100,
 }
 """Why a connection ends -> close code. 1012 and 1013 are in the registry of IANA; 4000 to 4999
