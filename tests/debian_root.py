@@ -1,7 +1,7 @@
 """A clean Debian 12 in a folder, to install the package in, with a site on it.
 
     with DebianRoot(folder) as root:
-        root.run("apt install ./push-server_*.deb", network=True)
+        root.ready().run("apt install ./push-server_*.deb", network=True)
         root.run("push-server init …; systemctl start push-server; …")
 
 What runs in it sees its own files, its own processes and, without `network`, its own loopback
@@ -80,19 +80,32 @@ for address in {addresses}; do ip address add $address dev lo; done
 
 
 class DebianRoot:
-    """A folder with a Debian in it."""
+    """A folder with a Debian in it, which comes in the background until it is asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "root"
-
-    def __enter__(self) -> Self:
+        self._ready = False
         source = next(path for path in SOURCES if Path(path).exists())
-        subprocess.run(
+        self._coming = subprocess.Popen(
             ["mmdebstrap", "--quiet", "--variant=apt", "--mode=root", "--skip=cleanup/apt",
              "--dpkgopt=force-unsafe-io",
              f"--include={','.join(SITE)}", "bookworm", self.folder, source],
-            check=True, timeout=300,
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._coming.terminate()  # takes away what there is, if it is not done yet
+        self._coming.wait(60)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def ready(self) -> Self:
+        """The same, when everything is there."""
+        if self._ready:
+            return self
+        assert self._coming.wait(300) == 0
+        self._ready = True
         for path, text, mode in (
             ("usr/local/bin/systemctl", SYSTEMCTL, 0o755),
             ("usr/local/bin/certbot", CERTBOT, 0o755),
@@ -104,9 +117,6 @@ class DebianRoot:
         shutil.copy(TESTS / "service_manager.py", self.folder / "usr/local/lib")
         self.run(SET_UP)
         return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self.folder)
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file of the root."""

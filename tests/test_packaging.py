@@ -50,6 +50,16 @@ def needs(*programs: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing), reason=f"not on this machine: {', '.join(missing)}")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def coming(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DebianRoot | None]:
+    """The clean Debian, on its way from the first test of this file on."""
+    if not JUDGED:
+        yield None
+        return
+    with DebianRoot(tmp_path_factory.mktemp("debian")) as root:
+        yield root
+
+
 # The wheel.
 
 
@@ -266,12 +276,11 @@ def test_the_completion_works(package: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def debian(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DebianRoot]:
-    if not JUDGED:
+def debian(coming: DebianRoot | None, package: Path) -> DebianRoot:
+    if coming is None:
         pytest.skip("only where changes are judged: it installs a Debian")
-    with DebianRoot(tmp_path_factory.mktemp("debian")) as root:
-        shutil.copy(package, root.folder / "root")
-        yield root
+    shutil.copy(package, coming.ready().folder / "root")
+    return coming
 
 
 def blocks() -> list[str]:
