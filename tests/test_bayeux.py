@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import pytest
 from harness import SITE, PushServer
+from redis_server import RedisServer, program
 from wire import Response, Wire, read_head, read_response, request_bytes
 from wire_ws import TEXT, Upgraded, frame, text_frame
 
@@ -500,6 +501,17 @@ def test_a_wildcard_over_everything_leaves_out_what_is_personal(
     for number in range(15):
         client.call(client.subscribe(f"/w{number}/*"))
     assert client.error(client.subscribe("/w15/*")).startswith("429:")
+
+
+@pytest.mark.skipif(program() is None, reason="no Redis here (Debian package redis-tools)")
+def test_with_redis(redis: RedisServer, push_server_factory: Callable[..., PushServer]) -> None:
+    """Everything but wildcards: a server hears of no channel that nobody has joined there."""
+    push = push_server_factory(broker=f"{redis.url}?prefix=bayeux:")
+    client = Client(push, push.token("1", sub_ch=["chat:*"], pub_ch=["chat:*"]))
+    assert client.error(client.subscribe("/chat/*")).startswith("403:wildcards:")
+    client.call(client.subscribe("/chat/a"))
+    client.call(client.message("/chat/a", data=1))
+    assert data(client.fetch()) == [1]
 
 
 # Bad input.

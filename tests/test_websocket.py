@@ -8,11 +8,13 @@ import json
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import count
 from typing import Any
 
 import pytest
 from harness import SITE, PushServer
+from redis_server import RedisServer, program
 from wire import Ended, Refused
 from wire_ws import CLOSE, TEXT, Upgraded, Ws, frame, handshake_headers
 
@@ -450,6 +452,38 @@ def test_close_codes(push_server_factory: Callable[..., PushServer]) -> None:
         assert push.wait() == 0
         with pytest.raises(Ended):
             waiting.value()
+
+
+@pytest.mark.skipif(program() is None, reason="no Redis here (Debian package redis-tools)")
+def test_three_workers_and_a_redis(
+    redis: RedisServer, push_server_factory: Callable[..., PushServer]
+) -> None:
+    """Each socket is in a process of its own; log, cursor and rights are one."""
+    push = PushServer(broker=f"{redis.url}?prefix=websocket:", connections_per_user=100)
+    push.options = ["--workers", "3"]
+    with push, ExitStack() as stack:
+        token = push.token(sub_ch=["room:*"], pub_ch=["room:*"])
+        sockets: list[Ws] = [stack.enter_context(push.ws(token, "room:1")) for _ in range(12)]
+        for number, ws in enumerate(sockets):
+            assert ws.call("publish", channel="room:1", data=number)["offset"] == number + 1
+        for ws in sockets:
+            assert data(ws, 12) == list(range(12))
+        since = sockets[0].cursor
+        for ws in sockets:
+            ws.call("subscribe", channels=["room:2"])
+        push.api("broadcast", channels=["room:1", "room:2"], data="both")
+        for ws in sockets:
+            assert data(ws, 2) == ["both", "both"]
+        with push.ws(token) as late:
+            late.call("subscribe", channels=["room:1"], since=since)
+            assert late.control("recovered")["channels"] == ["room:1"]
+            assert data(late, 1) == ["both"]
+        push.api("revoke", user="42")
+        for ws in sockets:
+            *_, last = ws.until_end()
+            assert (last.control, ws.close_code) == ("revoked", 4100)
+        refused = push.request("POST", "/bayeux", body=b"[]", token=token)
+        assert (refused.status, refused.error) == (501, "no_bayeux")
 
 
 def test_other_servers_cannot_and_say_so(push: PushServer) -> None:

@@ -18,8 +18,8 @@ from push_server import log
 from push_server.bayeux.mailbox import Mailbox
 from push_server.bayeux.requests import Message, messages_of
 from push_server.doors.bayeux import HOLD_SECONDS, WEBSOCKET, Bayeux, Hold
+from push_server.doors.lobby import COMMAND_BYTES, CONNECT_BYTES, CONNECT_SECONDS, Lobby
 from push_server.doors.request import Answer, Request, parse_json
-from push_server.doors.session import COMMAND_BYTES, CONNECT_BYTES, CONNECT_SECONDS, Lobby
 from push_server.doors.websocket import hijack_of, proof_of
 from push_server.errors import BadInput, PushError
 from push_server.transports import TRANSPORTS, frames

@@ -19,7 +19,7 @@ from push_server.brokers.survey import CHANNELS, DISCONNECT, STATS
 from push_server.channels import check_channel
 from push_server.doors.context import Context
 from push_server.doors.publish import dump_data
-from push_server.doors.request import parse_json
+from push_server.doors.request import check_fields, parse_json
 from push_server.errors import BadInput, Denied, PushError
 from push_server.hub import ANONYMOUS
 from push_server.positions import OFFSET_LIMIT, channel_key, cursor_entry, join_cursor, parse_cursor
@@ -71,14 +71,6 @@ class Publishes:
         return answers[0].as_json()
 
 
-def _fields(call: Call, required: set[str], optional: set[str]) -> None:
-    given = set(call.params)
-    if missing := sorted(required - given):
-        raise BadInput("params", f"The parameter {missing[0]} is missing.")
-    if unknown := sorted(given - required - optional):
-        raise BadInput("params", f"There is no parameter {unknown[0][:40]}.")
-
-
 def _usable(call: Call, channel: object) -> str:
     name = check_channel(channel)
     if not call.key.may_use(name):
@@ -99,13 +91,13 @@ def _request(call: Call, channel: object) -> PublishRequest:
 
 def publish(call: Call) -> Publishes:
     """``publish``: one message to one channel."""
-    _fields(call, {"channel", "data"}, {"id", "exclude"})
+    check_fields(call.params, {"channel", "data"}, {"id", "exclude"})
     return Publishes([_request(call, call.params["channel"])], many=False)
 
 
 def broadcast(call: Call) -> Publishes:
     """``broadcast``: one message to many channels, under the same id in each."""
-    _fields(call, {"channels", "data"}, {"id", "exclude"})
+    check_fields(call.params, {"channels", "data"}, {"id", "exclude"})
     channels = call.params["channels"]
     if not isinstance(channels, list) or not 0 < len(channels) <= 1000:
         raise BadInput("params", "channels is a list of 1 to 1,000 channel names.")
@@ -114,7 +106,7 @@ def broadcast(call: Call) -> Publishes:
 
 def revoke(call: Call) -> Perform:
     """``revoke``: end sessions, users' tokens, or one token; close their streams."""
-    _fields(call, set(), {"sid", "user", "before", "jti"})
+    check_fields(call.params, set(), {"sid", "user", "before", "jti"})
     if call.key.channels is not None:
         raise Denied("command_denied", "An API key limited to channels cannot revoke.")
     before = call.params.get("before", call.signed_at)
@@ -164,7 +156,7 @@ def disconnect(call: Call) -> Perform:
 
 def history(call: Call) -> Perform:
     """``history``: what a channel keeps, after an offset or a cursor."""
-    _fields(call, {"channel"}, {"since", "limit"})
+    check_fields(call.params, {"channel"}, {"since", "limit"})
     channel = _usable(call, call.params["channel"])
     limit = call.params.get("limit", 100)
     since = call.params.get("since", 0)
@@ -195,7 +187,7 @@ def history(call: Call) -> Perform:
 
 def channels(call: Call) -> Perform:
     """``channels``: those with subscribers, on all nodes."""
-    _fields(call, set(), {"prefix"})
+    check_fields(call.params, set(), {"prefix"})
     prefix = call.params.get("prefix", "")
     if not isinstance(prefix, str):
         raise BadInput("params", "prefix is a string.")
@@ -216,7 +208,7 @@ def channels(call: Call) -> Perform:
 
 def presence(call: Call) -> Perform:
     """``presence``: who is in a channel, on all nodes."""
-    _fields(call, {"channel"}, {"limit"})
+    check_fields(call.params, {"channel"}, {"limit"})
     channel = _usable(call, call.params["channel"])
     limit = presence_limit(call.params)
     if not call.context.settings.namespace.of(channel).presence:
@@ -252,7 +244,7 @@ async def who_is_there(broker: Broker, channel: str, limit: int) -> dict[str, An
 
 def stats(call: Call) -> Perform:
     """``stats``: the numbers of all nodes, and of each."""
-    _fields(call, set(), set())
+    check_fields(call.params, set(), set())
 
     async def perform() -> Result:
         survey = await call.context.broker.survey(STATS)

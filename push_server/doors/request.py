@@ -4,7 +4,7 @@ Reads the WSGI environment; decides nothing about rights. Imported by the doors.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
@@ -79,6 +79,14 @@ class Request:
         if not isinstance(value, dict):
             raise BadInput("json_malformed", "The body is a JSON object.")
         return value
+
+
+def check_fields(given: Mapping[str, Any], required: set[str], optional: set[str]) -> None:
+    """Raise `BadInput` for a parameter that is missing, and for one that nobody knows."""
+    if missing := sorted(required - given.keys()):
+        raise BadInput("params", f"The parameter {missing[0]} is missing.")
+    if unknown := sorted(given.keys() - required - optional):
+        raise BadInput("params", f"There is no parameter {unknown[0][:40]}.")
 
 
 def parse_json(body: bytes) -> Any:

@@ -1,32 +1,25 @@
-"""A WebSocket client: who it is, and what it asks for while it is here.
-
-To add a method: a coroutine function here, a line in `METHODS`, words in docs/protocol.rst, a
-test in tests/test_websocket.py.
+"""A WebSocket client: who it is, how it begins, and how its commands are answered.
 
 One command at a time: the next message is not read before the last one is answered, so a client
 that asks faster than it is served waits, in its own socket. What is asked for is checked by the
-same functions as an HTTP request for it.
+same functions as an HTTP request for it; see `methods`.
 
 Event loop only, but for making one. Imported by the WebSocket door.
 """
 
 import socket
 from asyncio import TimerHandle
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from push_server import log
-from push_server.addresses import address_group
-from push_server.channels import check_channel, personal_channel
 from push_server.doors import renewal
-from push_server.doors.commands import presence_limit, who_is_there
 from push_server.doors.context import Context
-from push_server.doors.orders import cursor_of, make_order, sort_channels, unlimited
-from push_server.doors.publish import publish_request
+from push_server.doors.lobby import COMMAND_BYTES, CONNECT_BYTES, CONNECT_SECONDS, Lobby
+from push_server.doors.orders import make_order
 from push_server.doors.request import parse_json
-from push_server.errors import BadInput, Denied, PushError, TooMany, Unavailable
+from push_server.errors import BadInput, PushError, Unavailable
 from push_server.publications import dump_json
 from push_server.subscriber import Subscriber, SubscribeRequest
 from push_server.tokens import Grant
@@ -36,60 +29,25 @@ from push_server.transports.frames import Kind, Violation
 from push_server.transports.ws import REFUSED
 from push_server.websocket import WebSocketConnection
 
-CONNECT_SECONDS = 10.0
-"""From the answer to the handshake to a first message with a token."""
-CONNECT_BYTES = 32 * 1024
-"""Of a first message: a token, a cursor, and as many channels as there may be."""
-COMMAND_BYTES = 8 * 1024
-"""What a message may have beyond `max_body`: the words around a publication's data."""
 IDENTITY_CHARACTERS = 64
-STRANGERS_SHARE = 10
-"""One in so many connections may be without a token as yet."""
 WEBSOCKET = TRANSPORTS["ws"]
 
 Identity = str | int | None
 Answer = Callable[[Mapping[str, Any]], None]
-
-
-class Lobby:
-    """What all sessions share: the server, and the count of those who have shown no token yet."""
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self._strangers: Counter[str] = Counter()
-
-    def enter(self, ip: str) -> None:
-        """Count one more. Raises `Unavailable`, `TooMany`."""
-        group = address_group(ip)
-        limit = self.context.settings.handshakes_per_ip
-        if self._strangers.total() >= max(self.context.hub.capacity // STRANGERS_SHARE, 1):
-            raise Unavailable("full", "Too many have not shown a token yet.", retry_after=5)
-        if self._strangers[group] >= limit and ip not in unlimited(self.context.settings):
-            raise TooMany(
-                "too_many_handshakes",
-                "This address has as many connections without a token as `handshakes_per_ip`.",
-                retry_after=5,
-                event="ws.reject",
-            )
-        self._strangers[group] += 1
-
-    def leave(self, ip: str) -> None:
-        """Count one less."""
-        group = address_group(ip)
-        self._strangers[group] -= 1
-        if not self._strangers[group]:
-            del self._strangers[group]
+Params = Mapping[str, Any]
+Method = Callable[["Session", Params, Answer], Coroutine[Any, Any, None]]
 
 
 class Session:
     """The listener on one WebSocket."""
 
-    __slots__ = ("_connection", "_deadline", "_grant", "_ip", "_lobby")
+    __slots__ = ("_connection", "_deadline", "_grant", "_ip", "_lobby", "_methods")
 
     _connection: WebSocketConnection
 
-    def __init__(self, lobby: Lobby, ip: str) -> None:
+    def __init__(self, lobby: Lobby, methods: Mapping[str, Method], ip: str) -> None:
         self._lobby = lobby
+        self._methods = methods
         self._ip = ip
         self._grant: Grant | None = None
         self._deadline: TimerHandle | None = None
@@ -143,16 +101,18 @@ class Session:
             self._enter(grant)
             connection.resume()
 
-    async def begin(self, grant: Grant, params: Mapping[str, Any]) -> None:
+    async def begin(
+        self, grant: Grant, channels: Sequence[Any], since: object, instance: object
+    ) -> None:
         """Become a subscriber as `connect` asks. Raises `PushError`."""
         order = make_order(
             self.context.settings,
             grant,
             self._ip,
-            _channels(params),
+            channels,
             transport=WEBSOCKET,
-            since=params.get("since"),
-            instance=params.get("instance"),
+            since=since,
+            instance=instance,
             begun=True,
         )
         await self.context.hub.receive(order, self._connection)
@@ -176,7 +136,7 @@ class Session:
         identity: Identity = None
         try:
             identity, command = _command(parse_json(data))
-            name, params = _method(command)
+            name, params = self._method(command)
             if (name == "connect") != (self._grant is None):
                 raise BadInput("command", "`connect` comes first, and once.")
         except PushError as error:
@@ -184,7 +144,17 @@ class Session:
             return
         self._connection.pause()
         self.context.hub.counts[f"commands.{name}"] += 1
-        self.context.crossing.spawn(self._perform(METHODS[name], params, identity))
+        self.context.crossing.spawn(self._perform(self._methods[name], params, identity))
+
+    def _method(self, command: Mapping[str, Any]) -> tuple[str, Params]:
+        if not {"id", "method", "params"}.issuperset(command):
+            raise BadInput("command", "A command has id, method and params, and no more.")
+        name, params = command.get("method"), command.get("params", {})
+        if not isinstance(name, str) or name not in self._methods:
+            raise BadInput("command", f"The methods are {', '.join(self._methods)}.")
+        if not isinstance(params, dict):
+            raise BadInput("command", "params is an object.")
+        return name, params
 
     def violated(self, violation: Violation) -> None:
         """Note it: nobody else knows the address."""
@@ -198,7 +168,7 @@ class Session:
     # Commands and their answers.
 
     async def _perform(
-        self, method: "Method", params: "Params", identity: Identity
+        self, method: Method, params: Params, identity: Identity
     ) -> None:
         connection = self._connection
         try:
@@ -249,112 +219,6 @@ class Session:
         return subscriber
 
 
-# The methods. Each answers once, or raises; `connect` is answered by `hello`.
-
-Params = Mapping[str, Any]
-Method = Callable[[Session, Params, Answer], Coroutine[Any, Any, None]]
-
-
-async def connect(session: Session, params: Params, answer: Answer) -> None:
-    """``connect``: the token, and what goes into the query of other transports."""
-    _fields(params, {"token"}, {"channels", "since", "instance", "fallback"})
-    grant = renewal.verified(session.context, params["token"])
-    fallback = params.get("fallback")
-    if isinstance(fallback, str) and fallback:
-        session.context.hub.note_fallback(fallback)
-    await session.begin(grant, params)
-
-
-async def subscribe(session: Session, params: Params, answer: Answer) -> None:
-    """``subscribe``: more channels, without losing the connection."""
-    _fields(params, {"channels"}, {"since"})
-    asked = _channels(params)
-    subscriber, grant, context = session.subscriber, session.grant, session.context
-    granted, denied = sort_channels(
-        asked, grant, context.settings.channels_per_connection, subscriber.channels
-    )
-    since = cursor_of(params.get("since"))
-    named = [name for name in granted if name in asked]
-
-    def tell() -> None:
-        answer({"channels": named, "denied": denied, "cursor": subscriber.cursor})
-
-    fresh = [name for name in named if name not in subscriber.channels]
-    if fresh:
-        await context.hub.subscribe(subscriber, grant.name, fresh, since, tell)
-    else:
-        tell()
-
-
-async def unsubscribe(session: Session, params: Params, answer: Answer) -> None:
-    """``unsubscribe``: fewer channels."""
-    _fields(params, {"channels"}, set())
-    asked = {check_channel(name) for name in _channels(params)}
-    subscriber = session.subscriber
-    if personal_channel(subscriber.user) in asked:
-        raise BadInput("params", "The personal channel cannot be left.")
-    left = [name for name in subscriber.channels if name in asked]
-    session.context.hub.unsubscribe(subscriber, left)
-    answer({"channels": left, "cursor": subscriber.cursor})
-
-
-async def publish(session: Session, params: Params, answer: Answer) -> None:
-    """``publish``: as ``POST /publish``."""
-    wish = publish_request(params, session.grant, session.context.settings)
-    (result,) = await session.context.broker.publish([wish])
-    if isinstance(result, PushError):
-        raise result
-    answer(result.as_json())
-
-
-async def presence(session: Session, params: Params, answer: Answer) -> None:
-    """``presence``: who is in a channel that one is in, if its subscribers may know."""
-    _fields(params, {"channel"}, {"limit"})
-    channel, limit = check_channel(params["channel"]), presence_limit(params)
-    namespace = session.context.settings.namespace.of(channel)
-    if channel not in session.subscriber.channels:
-        raise Denied("channel_denied", "Only subscribers of a channel may ask who is there.")
-    if not (namespace.presence and namespace.join_leave):
-        raise Denied("presence_denied", "Who is in this channel is not for its subscribers.")
-    answer(await who_is_there(session.context.broker, channel, limit))
-
-
-async def renew(session: Session, params: Params, answer: Answer) -> None:
-    """``renew``: a newer token of the same user and session, in place of the one there is."""
-    _fields(params, {"token"}, set())
-    grant, subscriber = renewal.verified(session.context, params["token"]), session.subscriber
-    lost = renewal.renew(session.context, subscriber, session.grant, grant)
-    session.take(grant)
-    answer(
-        {
-            "expires": int(grant.expires),
-            "channels": list(subscriber.channels),
-            "denied": lost,
-            "cursor": subscriber.cursor,
-        }
-    )
-
-
-async def ping(session: Session, params: Params, answer: Answer) -> None:
-    """``ping``: a sign of life from the client, answered by ours."""
-    _fields(params, set(), set())
-    answer({})
-
-
-METHODS: Mapping[str, Method] = {
-    "connect": connect,
-    "subscribe": subscribe,
-    "unsubscribe": unsubscribe,
-    "publish": publish,
-    "presence": presence,
-    "renew": renew,
-    "ping": ping,
-}
-
-
-# The form of commands.
-
-
 def _command(value: object) -> tuple[Identity, Mapping[str, Any]]:
     if not isinstance(value, dict):
         raise BadInput("command", "A command is an object with id, method and params.")
@@ -364,28 +228,3 @@ def _command(value: object) -> tuple[Identity, Mapping[str, Any]]:
     if isinstance(identity, int) and not isinstance(identity, bool) and abs(identity) < 2**53:
         return identity, value
     raise BadInput("command", "id is a number or a short string; the answer carries it.")
-
-
-def _method(command: Mapping[str, Any]) -> tuple[str, Params]:
-    if not {"id", "method", "params"}.issuperset(command):
-        raise BadInput("command", "A command has id, method and params, and no more.")
-    name, params = command.get("method"), command.get("params", {})
-    if not isinstance(name, str) or name not in METHODS:
-        raise BadInput("command", f"The methods are {', '.join(METHODS)}.")
-    if not isinstance(params, dict):
-        raise BadInput("command", "params is an object.")
-    return name, params
-
-
-def _fields(params: Params, required: set[str], optional: set[str]) -> None:
-    if missing := sorted(required - params.keys()):
-        raise BadInput("params", f"The parameter {missing[0]} is missing.")
-    if unknown := sorted(params.keys() - required - optional):
-        raise BadInput("params", f"There is no parameter {unknown[0][:40]}.")
-
-
-def _channels(params: Params) -> Sequence[Any]:
-    channels = params.get("channels", [])
-    if not isinstance(channels, list):
-        raise BadInput("params", "channels is a list of channel names.")
-    return channels

@@ -1,9 +1,7 @@
 """``GET /subscribe/ws``: the handshake, up to where a WebSocket is a `Session`.
 
 Whatever can be wrong is found before 101 and refused by an ordinary HTTP answer. Only who has
-shown nothing yet is let in on trust: a browser can send neither a header nor, without another
-request, a ticket. Such a stranger has ten seconds for a first message, and there may be few of
-them, in all and from one address.
+shown nothing yet is let in on trust, as far as the `Lobby`.
 
 Runs in a worker up to the hijack. Imported by the public application.
 """
@@ -14,20 +12,20 @@ from email.utils import formatdate
 
 from push_server.doors.context import Context
 from push_server.doors.guard import authenticate
+from push_server.doors.lobby import Lobby
+from push_server.doors.methods import METHODS
 from push_server.doors.orders import make_order
 from push_server.doors.request import Answer, Request
-from push_server.doors.session import Lobby, Session
+from push_server.doors.session import Session
 from push_server.errors import BadInput, Denied, NotServed, UpgradeRequired
 from push_server.transports import TRANSPORTS
 from push_server.transports.base import Headers
 from push_server.transports.frames import accept
 
 GiveBack = Callable[[socket.socket], None]
+Take = Callable[[socket.socket, GiveBack], None]
 
 _HANDSHAKE = ("upgrade", "connection", "sec-websocket-key", "sec-websocket-version")
-
-
-Take = Callable[[socket.socket, GiveBack], None]
 
 
 def proof_of(request: Request) -> str:
@@ -95,11 +93,11 @@ class WebSocketDoor:
                 instance=request.parameter("instance"),
                 headers=headers,
             )
-            session = Session(self._lobby, request.ip)
+            session = Session(self._lobby, METHODS, request.ip)
             if fallback := request.parameter("fallback"):
                 self._context.hub.note_fallback(fallback)
             return lambda sock: session.enter(sock, grant, order)
         if request.query:
             raise BadInput("query", "Without a token or ticket, put it all into `connect`.")
-        session = Session(self._lobby, request.ip)
+        session = Session(self._lobby, METHODS, request.ip)
         return lambda sock: session.wait(sock, headers)
