@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from doctor_town import (
@@ -14,6 +15,7 @@ from doctor_town import (
     SOUND,
     TOOLS,
     Broken,
+    Done,
     Town,
     complaints,
     read,
@@ -243,8 +245,8 @@ if not OLD_SQLITE:
 
 
 HAS_PHP = shutil.which("php") is not None and "curl" in run("php", "-m").stdout.split()
-ITS_OWN = ("spool", "after_response")
-"""What a PHP on the command line always has to complain about."""
+ITS_OWN = ("spool", "after_response", "speed")
+"""What a PHP on the command line, or on a busy machine, has to complain about."""
 
 
 def php_complaints(town: Town) -> dict[str, str]:
@@ -264,16 +266,27 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
         yield built
 
 
+def examined(town: Town, expected: dict[str, str]) -> tuple[Done, dict[str, Any]]:
+    """The doctor's report, which complains of this and nothing else.
+
+    A machine that is starved may be slower than the doctor is patient, so it may look twice. What
+    is broken stays so.
+    """
+    for _ in range(2):
+        began = time.monotonic()
+        done = town.doctor("--json")
+        assert time.monotonic() - began < 10
+        report = read(done)
+        if complaints(report) == expected:
+            return done, report
+    raise AssertionError(f"{complaints(report)}, not {expected}: {done.stdout}")
+
+
 @pytest.mark.parametrize("which", ["tls", "plain"])
 @pytest.mark.parametrize("where", ["push", "cms", "outside"])
 def test_a_sound_set_up_is_green(town: Town, which: str, where: str) -> None:
     town.become(SOUND._replace(which=which, where=where))
-    began = time.monotonic()
-    done = town.doctor("--json")
-    assert time.monotonic() - began < 10
-    report = read(done)
-    found = complaints(report)
-    assert found == {}, report
+    done, report = examined(town, {})
     assert (done.returncode, done.stderr, report["ok"]) == (0, "", True)
 
 
@@ -282,12 +295,7 @@ def test_the_right_hop_is_named(town: Town, name: str) -> None:
     broken = BROKEN[name]
     town.become(broken)
     with town.with_server():
-        began = time.monotonic()
-        done = town.doctor("--json")
-        assert time.monotonic() - began < 10
-    report = read(done)
-    found = complaints(report)
-    assert found == {broken.hop: broken.status}, done.stdout
+        done, report = examined(town, {broken.hop: broken.status})
     (check,) = [check for check in report["checks"] if check["name"] == broken.hop]
     faults = [finding for finding in check["findings"] if finding["status"] == broken.status]
     said = "\n".join(str(part) for finding in faults for part in finding.values())
@@ -306,7 +314,7 @@ def test_the_connection_test_of_a_cms_finds_nothing_wrong(town: Town) -> None:
         town.become(SOUND._replace(which=which))
         assert php_complaints(town) == {}
         # What both look at has the same name.
-        assert town.php().keys() <= {check.name for check in CHECKS} | {"speed", *ITS_OWN}
+        assert town.php().keys() <= {*ITS_OWN, *(check.name for check in CHECKS)}
 
 
 def test_the_connection_test_of_a_cms_knows_its_own_site(town: Town) -> None:
