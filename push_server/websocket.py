@@ -207,7 +207,7 @@ class WebSocketConnection(SocketConnection):
             super().finish(reason)
             return
         if self._farewell is None:
-            self._farewell = frames.close(CLOSE_CODES[reason], reason)
+            self._farewell = frames.close(CLOSE_CODES.get(reason, CLOSE_CODES["failed"]), reason)
         self._relax()
         self.write(self._farewell)
         self._begun = False  # so that this is done once

@@ -356,8 +356,8 @@ def test_presence(push_server_factory: Callable[..., PushServer]) -> None:
 
 
 def test_renew_lets_it_live(push: PushServer, name: str) -> None:
-    with push.ws(push.token(name, ttl=3), "node:1") as ws:
-        assert ws.control("expiring")["expires"] <= time.time() + 3
+    with push.ws(push.token(name, ttl=2), "node:1") as ws:
+        assert ws.control("expiring")["expires"] <= time.time() + 2
         expires = int(time.time()) + 300
         token = push.token(name, exp=expires)
         got = ws.call("renew", token=token)
@@ -367,7 +367,7 @@ def test_renew_lets_it_live(push: PushServer, name: str) -> None:
             "denied": [],
             "cursor": got["cursor"],
         }
-        time.sleep(3.5)  # past the end of the first
+        time.sleep(2.3)  # past the end of the first
         push.api("publish", channel="node:1", data=name)
         assert name in data(ws, 1)
 
@@ -394,7 +394,7 @@ def test_renewing_takes_rights_away(push: PushServer, name: str) -> None:
 
 
 def test_renewing_takes_a_token_of_the_same_session_only(push: PushServer, name: str) -> None:
-    with push.ws(push.token(name, ttl=4)) as ws:
+    with push.ws(push.token(name, ttl=2)) as ws:
         other_user = push.token(f"other-{name}")
         other_session = push.token(name, sid="another")
         expired = push.token(name, ttl=-100)
