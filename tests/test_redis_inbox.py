@@ -125,7 +125,11 @@ def test_a_redis_that_was_flushed_or_killed_is_read_again(
 
 
 def test_two_servers_share_the_work(redis: RedisServer) -> None:
-    common: dict[str, Any] = {"broker": redis.url, "redis_inbox": url(redis), "redis_inbox_channels": "news:1"}
+    common: dict[str, Any] = {
+        "broker": redis.url,
+        "redis_inbox": url(redis),
+        "redis_inbox_channels": "news:1",
+    }
     with PushServer(**common) as one, PushServer(**common) as other:
         for n in range(500):
             add(redis, str(n))
