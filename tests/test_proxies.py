@@ -505,7 +505,7 @@ def house(
 # The push host.
 
 
-@pytest.mark.parametrize("transport", ["sse", "stream", "poll"])
+@pytest.mark.parametrize("transport", ["sse", "stream", "ws", "poll"])
 def test_a_publication_arrives_at_once(house: House, transport: str) -> None:
     push = house.push
     token = push.token("42", sub_ch=["node:*"])
@@ -524,6 +524,25 @@ def test_heartbeats_pass(house: House) -> None:
     with house.push.sse(house.push.token("42")) as receiver:
         for _ in range(3):
             receiver.control("ping")
+
+
+def test_a_websocket_passes_both_ways(house: House) -> None:
+    push = house.push
+    token = push.token("ws", sub_ch=["chat:*"], pub_ch=["chat:*"])
+    origin = push.settings["site_origins"][0]
+    with push.ws(None, "chat:ws", ticket=push.ticket(token), origin=origin) as ws:
+        assert ws.call("publish", channel="chat:ws", data="x" * 100_000)["offset"] == 1
+        assert ws.take(1)[0].value["user"] == "ws"
+        for _ in range(3):
+            ws.control("ping")
+        push.api("revoke", user="ws")
+        *_, last = ws.until_end()
+        assert (last.control, ws.close_code) == ("revoked", 4100)
+    refused = push.request("GET", "/subscribe/ws", token=push.token("43"))
+    assert (refused.status, refused.error) == (426, "upgrade_required")
+    with pytest.raises(Refused) as refusal:
+        push.ws(push.token("43"), origin="https://evil.example")
+    assert refusal.value.response.status == 403
 
 
 def test_http2_reaches_the_browser_and_does_not_hold_back(house: House) -> None:
