@@ -137,7 +137,7 @@ def revoke(call: Call) -> Perform:
 
 def disconnect(call: Call) -> Perform:
     """``disconnect``: close the streams of a user or a session, on all nodes; they come back."""
-    _fields(call, set(), {"sid", "user"})
+    check_fields(call.params, set(), {"sid", "user"})
     if call.key.channels is not None:
         raise Denied("command_denied", "An API key limited to channels cannot disconnect.")
     user, session = call.params.get("user", ""), call.params.get("sid", "")
