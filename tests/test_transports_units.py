@@ -66,6 +66,13 @@ def test_every_transport_has_a_vector_and_its_own_name() -> None:
 
 
 @every_transport
+@pytest.mark.parametrize("page", ["transports.rst", "protocol.rst"])
+def test_every_transport_is_described(name: str, page: str) -> None:
+    docs = Path(__file__).parent.parent / "docs"
+    assert f"/subscribe/{name}``" in (docs / page).read_text("utf-8")
+
+
+@every_transport
 def test_the_bytes(name: str) -> None:
     transport = TRANSPORTS[name]
     assert transport.head(HEADERS) == vector(name, "head")

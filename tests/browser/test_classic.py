@@ -3,10 +3,12 @@
 Each is used as a site would that knows nothing but docs/transports.rst.
 """
 
+import re
 import struct
 import zlib
 from base64 import b64encode
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +96,28 @@ def test_forever_frame(browser: Browser, world: World) -> None:
     (body,) = [node for node in html["children"] if node["nodeName"] == "BODY"]
     assert body["children"][0]["nodeName"] == "SCRIPT"
     assert len(body["children"]) <= 2, body
+
+
+def test_the_forever_frame_of_the_document(browser: Browser, world: World) -> None:
+    text = (Path(__file__).parents[2] / "docs/transports.rst").read_text("utf-8")
+    tickets, frame = re.findall(r"::\n\n((?: {4}.*\n|\n)*? {4}(?:}|addEvent.*)\n)\n(?! )", text)[:2]
+    script = tickets + frame + "window.show = (data) => got.push(data); listen();"
+    for theirs, ours in {
+        "/push/token": "/token?user=document",
+        "https://push.example.com/ticket": f"{world.site.push_url}/ticket",
+        "https://push.example.com": world.site.push_url,
+        "node:7": "classic:document",
+    }.items():
+        assert theirs in script
+        script = script.replace(theirs, ours)
+    page = Plain(browser, world, "document")
+    page.tab.run(script)
+    page.subscribed()
+    page.publish("one")
+    page.expect("one")
+    page.push.api("disconnect", user="document")
+    page.publish("two", "three")
+    page.expect("one", "two", "three")
 
 
 def test_45_a_foreign_page_gets_nothing_from_a_forever_frame(
