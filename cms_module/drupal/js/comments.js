@@ -74,6 +74,19 @@
     return copy;
   }
 
+  /** Put in their place the parts of a page that BigPipe sends after it. */
+  function complete(page) {
+    const name = 'data-big-pipe-replacement-for-placeholder-with-id';
+    page.querySelectorAll(`script[${name}]`).forEach((script) => {
+      const id = script.getAttribute(name);
+      const place = page.querySelector(`[data-big-pipe-placeholder-id="${CSS.escape(id)}"]`);
+      const insert = JSON.parse(script.textContent).find(({ command }) => command === 'insert');
+      if (place && insert) {
+        place.outerHTML = insert.data;
+      }
+    });
+  }
+
   function show(fresh, section) {
     let added = 0;
     commentsIn(fresh).forEach((comment) => {
@@ -145,6 +158,7 @@
         return;
       }
       const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+      complete(page);
       const fresh = [...page.querySelectorAll(SECTION)].find(
         (section) => section.getAttribute('data-push-server-comments') === this.channel,
       );
