@@ -4,6 +4,8 @@ import struct
 from collections.abc import Iterable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from wire_ws import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame
 
@@ -172,6 +174,40 @@ def test_a_message_goes_on_under_a_new_limit() -> None:
     inbound.limit = 20
     inbound.feed(frame(CONT, b"y" * 10))
     assert inbound.next() == Event(Kind.TEXT, b"x" * 10 + b"y" * 10)
+
+
+def outcome(data: bytes, step: int) -> tuple[list[Event], int]:
+    """What is read of these bytes, and the code of the violation that ends it (0: none)."""
+    inbound, events = Inbound(300), []
+    try:
+        for at in range(0, len(data), step):
+            inbound.feed(data[at : at + step])
+            while (event := inbound.next()) is not None:
+                events.append(event)
+    except Violation as violation:
+        return events, violation.code
+    return events, 0
+
+
+frames_of_all_kinds = st.builds(
+    lambda opcode, payload, fin, reserved, masked: frame(
+        opcode, payload, fin=fin, reserved=reserved, masked=masked
+    ),
+    st.sampled_from([CONT, TEXT, BINARY, CLOSE, PING, PONG, 3, 11]),
+    st.binary(max_size=200),
+    st.booleans(),
+    st.sampled_from([0] * 30 + [1, 2, 4]),
+    st.sampled_from([True] * 30 + [False]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(frames_of_all_kinds, st.binary(max_size=20)), max_size=8))
+def test_nothing_but_violations_comes_out_however_it_arrives(parts: list[bytes]) -> None:
+    data = b"".join(parts)
+    whole = outcome(data, max(1, len(data)))
+    assert whole[1] in (0, 1002, 1007, 1009)
+    assert outcome(data, 1) == outcome(data, 13) == whole
 
 
 # What goes out, against the package.
