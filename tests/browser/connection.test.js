@@ -114,6 +114,41 @@ describe("the shared connection", { concurrency: true }, () => {
       assert.equal(server.streams.length, 1, "the shared connection was not touched");
     }));
 
+  it("goes on for all pages with one request where they all are at the same place", () => {
+    let begin;
+    return scene(async ({ server, add }) => {
+      const pages = [["c"], ["c", "d"], ["e"]].map((channels) => add(channels, { since: "1~7" }));
+      const behind = add(["c"], { since: "1~3" });
+      await until(() => behind.of("status").length);
+      begin();
+      const stream = await until(() => server.streams[0]);
+      assert.equal(stream.request.query.get("since"), "1~7");
+      assert.deepEqual(stream.request.query.getAll("channel"), ["c", "d", "e"]);
+      // Still at the same place: nothing has come yet.
+      const late = add(["d"], { since: "1~7" });
+      await until(() => late.of("status").length);
+      stream.hello("1~7", { type: "recovered", channels: ["c", "d", "e"] }, publication("c", 8));
+      await until(() => [...pages, late].every((page) => page.state === "live"));
+      await until(() => behind.got.length);
+      assert.deepEqual(server.polls.map(({ query }) => query.get("since"))[0], "1~3");
+      assert.ok(server.polls.every(({ query }) => query.get("since") !== "1~7"));
+      // Not any more.
+      const later = add(["d"], { since: "1~7" });
+      await until(() => server.polls.some(({ query }) => query.get("since") === "1~7"));
+      assert.deepEqual(later.of("reset"), []);
+    }, { greet: false, pages: 0, ready: new Promise((done) => { begin = done; }) });
+  });
+
+  it("gives nothing again to a page that is ahead of the connection", () =>
+    scene(async ({ server, add }) => {
+      server.onPoll = () => ({ cursor: "1~9", control: [], publications: [] });
+      const ahead = add(["c"], { since: "1~9", seen: [["c", 9]] });
+      await until(() => server.polls.length);
+      server.streams[0].say(...[8, 9, 10].map((offset) => publication("c", offset)));
+      await until(() => ahead.got.length);
+      assert.deepEqual(ahead.got, [10]);
+    }));
+
   it("tells a page to reload when its catch-up cannot be had", () =>
     scene(async ({ server, add }) => {
       server.onPoll = () => ({ cursor: "1~9", publications: [],

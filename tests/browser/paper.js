@@ -156,10 +156,10 @@ const publication = (channel, offset, data = offset, more = {}) =>
   ({ channel, offset, id: `id${offset}`, data, cursor: `1~${offset}`, ...more });
 
 /** A connection with pages, the first stream open and greeted; everything is closed at the end. */
-async function scene(work, { channels = ["c"], pages = 1, greet = true, before } = {}) {
+async function scene(work, { channels = ["c"], pages = 1, greet = true, before, ready } = {}) {
   before?.();
   const server = new Server();
-  const connection = new PushConnection({ sharing: "worker" });
+  const connection = new PushConnection({ sharing: "worker", ready });
   const attached = [];
   const add = (...details) => {
     const page = new TestPage(connection, server).attach(...details);

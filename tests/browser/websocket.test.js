@@ -185,6 +185,10 @@ describe("a WebSocket", () => {
       server.onPoll = () => { throw new TypeError("unreachable"); };
       await until(() => sockets.length >= 3);
       assert.equal(page.of("status").pop().status.error.code, "network");
+      // It comes back, and answers polls a moment before it takes WebSockets.
+      server.onPoll = () => ({ cursor: "1~p", publications: [], control: [] });
+      const before = server.polls.length;
+      await until(() => server.polls.length > before);
       onNew = (socket) => socket.onopen();
       const last = await until(() => sockets.at(-1).commands.length && sockets.at(-1));
       last.hello();
@@ -192,6 +196,16 @@ describe("a WebSocket", () => {
       assert.equal(page.of("status").pop().status.transport, "websocket");
       assert.deepEqual(page.of("avoided"), []);
     }, { greet: false, open: shut }));
+
+  it("believes a close code when the words that go with it were lost", () =>
+    story(async ({ server, page }) => {
+      await until(() => sockets[0]?.commands.length);
+      sockets[0].close(4503);
+      const next = await until(() => sockets[1]?.commands.length && sockets[1]);
+      assert.equal(page.of("status").at(-1).status.error.status, 503);
+      assert.equal(server.polls.length, 0, "there is nothing to be proved");
+      next.hello();
+    }, { greet: false }));
 
   it("waits as long as the server asks when that is busy", () =>
     story(async ({ server }) => {
