@@ -18,6 +18,7 @@ from push_server.brokers.redis_link import (
     FAILURES,
     PATIENCE,
     RETRY_SECONDS,
+    SILENCE,
     Ear,
     Unusable,
     end,
@@ -54,7 +55,7 @@ class Bus:
         """How many of them until every name is heard that this connection began with."""
         self._connections = 0
         self._task: asyncio.Task[None] | None = None
-        self._listening = False
+        self._listening = self._heard_something = False
         self._given_up = asyncio.Event()
         self._complaint = ""
 
@@ -142,14 +143,26 @@ class Bus:
                 for work in (self._speak(ear), self._hear(ear), self._wait_until_given_up())
             ]
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in tasks:
-                    if task.done():
-                        task.result()
+                await self._watch(tasks)
             finally:
                 await end(*tasks)
         finally:
             await ear.close()
+
+    async def _watch(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Return when one of them has ended, with what it ended with."""
+        ended: set[asyncio.Task[None]] = set()
+        while not ended:
+            ended, _ = await asyncio.wait(
+                tasks, timeout=SILENCE, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not ended and not self._heard_something:
+                raise Unusable("nothing was heard")
+            self._heard_something = False
+        for task in ended:
+            if task.cancelled():
+                raise Unusable("it was broken off")
+            task.result()
 
     async def _wait_until_given_up(self) -> None:
         await self._given_up.wait()
@@ -166,6 +179,7 @@ class Bus:
     async def _hear(self, ear: Ear) -> None:
         while True:
             kind, raw_name, message = await ear.hear()
+            self._heard_something = True
             name = raw_name.decode("utf-8", "replace")
             if kind == b"message":
                 if isinstance(message, bytes):

@@ -20,11 +20,11 @@ import contextlib
 import random
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import redis
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -48,6 +48,7 @@ __all__ = [
     "PATIENCE",
     "READ_PATIENCE",
     "RETRY_SECONDS",
+    "SILENCE",
     "Aside",
     "Call",
     "Ear",
@@ -73,6 +74,8 @@ RETRY_SECONDS = (0.05, 1.0)
 
 OLDEST = (7, 0)
 """The first Redis that always passes scripts on by their effects, never to be run again."""
+
+T = TypeVar("T")
 
 AnyConnection = Connection | UnixDomainSocketConnection
 
@@ -145,12 +148,27 @@ def _connection(address: RedisAddress) -> AnyConnection:
     return Connection(**options)
 
 
+async def _within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """The result of something that may take so long, or else is a `TimeoutError`.
+
+    It has a task of its own. Releases of redis-py differ in what they do with cancellations, and
+    version 4 leaves a task behind that `asyncio.timeout` does not work in any more.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+        if not task.done() or task.cancelled():
+            raise TimeoutError("no answer in time")
+        return task.result()
+    finally:
+        await end(task)
+
+
 async def _opened(address: RedisAddress) -> AnyConnection:
     """A connection that is open; raises one of `FAILURES`."""
     connection = _connection(address)
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await connection.connect()  # type: ignore[no-untyped-call]
+        await _within(CONNECT_SECONDS, connection.connect())  # type: ignore[no-untyped-call]
     except BaseException:
         await _close(connection)
         raise
@@ -162,7 +180,7 @@ async def _close(connection: AnyConnection) -> None:
         await connection.disconnect()
 
 
-async def end(*tasks: asyncio.Task[None]) -> None:
+async def end(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks until they have ended, because cancellations get lost."""
     for task in tasks:
         task.add_done_callback(_seen)
@@ -172,7 +190,7 @@ async def end(*tasks: asyncio.Task[None]) -> None:
         await asyncio.wait(running, timeout=0.1)
 
 
-def _seen(task: asyncio.Task[None]) -> None:
+def _seen(task: asyncio.Task[Any]) -> None:
     """Look at what a task ended with, or asyncio complains."""
     if not task.cancelled():
         task.exception()
@@ -184,6 +202,8 @@ FAILURES = (RedisError, OSError, TimeoutError, ssl.SSLError, Unusable)
 
 def reason_of(error: BaseException) -> str:
     """One line for the log or the administrator. Redis never quotes a password."""
+    if isinstance(error, asyncio.CancelledError):
+        return "no answer in time"
     if isinstance(error, InvalidResponse):
         return "not the protocol of Redis"  # the text quotes what came, a payload perhaps
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
@@ -250,7 +270,8 @@ class Link:
         self._reads: deque[_Job] = deque()
         self._heard_at: float | None = None
         """When the last reply came, while more are to come."""
-        self._exchanging = asyncio.timeout(None)
+        self._life: asyncio.Task[None] | None = None
+        """The task that the connection lives in: it ends with it, however that is."""
         self._wake = asyncio.Event()
         self._came_up = asyncio.Event()
         self._closing = False
@@ -307,8 +328,8 @@ class Link:
             return
         _fail(job, "no answer in time")
         if self._heard_at is not None and loop.time() - self._heard_at >= PATIENCE:
-            self._heard_at = None  # once is enough
-            self._exchanging.reschedule(loop.time())
+            assert self._life is not None
+            self._life.cancel()
 
     async def wait(self) -> None:
         """Return when the connection is up. Raises `Unavailable` if that takes too long."""
@@ -328,36 +349,45 @@ class Link:
     async def _connect(self) -> AnyConnection:
         connection = await _opened(self._address)
         try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                self._server = await _inspect(connection)
-                for script in self._scripts:
-                    await _ask(connection, "SCRIPT", "LOAD", script.text)
+            await _within(CONNECT_SECONDS, self._greet(connection))
         except BaseException:
             await _close(connection)
             raise
         self.generation += 1
         return connection
 
+    async def _greet(self, connection: AnyConnection) -> None:
+        self._server = await _inspect(connection)
+        for script in self._scripts:
+            await _ask(connection, "SCRIPT", "LOAD", script.text)
+
     async def _run(self, connection: AnyConnection | None) -> None:
         pause = RETRY_SECONDS[0]
         while True:
+            life = self._life = asyncio.create_task(self._live(connection))
             try:
-                if connection is None:
-                    connection = await self._connect()
-                pause = RETRY_SECONDS[0]
-                self._set_up(True)
-                await self._serve(connection)
-                return
-            except Exception as error:  # noqa: BLE001 - a link that ends is a server that ends
-                self._set_up(False, reason_of(error))
+                await asyncio.wait([life])
             finally:
-                if connection is not None:
-                    await _close(connection)
-                    connection = None
-            if self._closing:
+                await end(life)
+            connection = None
+            if self.up:
+                pause = RETRY_SECONDS[0]
+            error = TimeoutError("no answer in time") if life.cancelled() else life.exception()
+            if error is None or self._closing:
                 return
+            self._set_up(False, reason_of(error))
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, RETRY_SECONDS[1])
+
+    async def _live(self, connection: AnyConnection | None) -> None:
+        try:
+            if connection is None:
+                connection = await self._connect()
+            self._set_up(True)
+            await self._serve(connection)
+        finally:
+            if connection is not None:
+                await _close(connection)
 
     def _set_up(self, up: bool, reason: str = "") -> None:
         if up == self.up:
@@ -397,24 +427,23 @@ class Link:
         commands = [self._packable(command) for job in batch for command in job.commands]
         packed = connection.pack_commands(commands)
         self._heard_at = loop.time()
-        async with asyncio.timeout(None) as self._exchanging:
-            await connection.send_packed_command(packed, check_health=False)
-            for job in batch:
-                replies: list[Any] = []
-                for _ in job.commands:
-                    try:
-                        replies.append(await connection.read_response())
-                    except ResponseError as error:
-                        replies.append(error)
-                self._heard_at = loop.time()
-                if not job.answer.done():
-                    job.answer.set_result(replies)
-                for reply in replies:
-                    if isinstance(reply, NoScriptError):
-                        raise Unusable("the scripts were flushed")  # a new connection loads them
-                    if isinstance(reply, ReadOnlyError):
-                        # The next connection may lead to its successor.
-                        raise Unusable("this Redis has become a replica")
+        await connection.send_packed_command(packed, check_health=False)
+        for job in batch:
+            replies: list[Any] = []
+            for _ in job.commands:
+                try:
+                    replies.append(await connection.read_response())
+                except ResponseError as error:
+                    replies.append(error)
+            self._heard_at = loop.time()
+            if not job.answer.done():
+                job.answer.set_result(replies)
+            for reply in replies:
+                if isinstance(reply, NoScriptError):
+                    raise Unusable("the scripts were flushed")  # a new connection loads them
+                if isinstance(reply, ReadOnlyError):
+                    # The next connection may lead to its successor.
+                    raise Unusable("this Redis has become a replica")
 
     def _packable(self, command: Command) -> tuple[str | bytes | int | float, ...]:
         if not isinstance(command, Call):
@@ -487,8 +516,7 @@ class Aside:
         opens another.
         """
         try:
-            async with asyncio.timeout(seconds):
-                return await _ask(self._connection, *command)
+            return await _within(seconds, _ask(self._connection, *command))
         except ResponseError:
             raise
         except BaseException:
@@ -520,8 +548,7 @@ class Ear:
 
     async def hear(self) -> tuple[bytes, bytes, Any]:
         """What comes next: its kind, the bus name, and the message or a number."""
-        async with asyncio.timeout(SILENCE):
-            heard = await self._connection.read_response()
+        heard = await self._connection.read_response()
         if not isinstance(heard, list) or len(heard) != 3:
             raise Unusable("the bus speaks another protocol")
         kind, name, message = heard
