@@ -7,7 +7,6 @@ Node, and their browser builds in jsdom. aiocometd comes from PyPI.
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -17,37 +16,17 @@ from typing import Any
 import pytest
 from aiocometd_noloop import Client, ConnectionType
 from aiocometd_noloop.extensions import Extension
+from bayeux_modules import HERE, bayeux_modules
 from harness import SITE, PushServer
 
-HERE = Path(__file__).resolve().parent / "bayeux"
-MODULES = Path(__file__).resolve().parent.parent / ".bayeux"
 TEXT = "žluťoučký € \u2028 </script>"
 _numbers = count()
 
 
 @pytest.fixture(scope="module")
 def modules() -> Path:
-    """The folder with the packages of `tests/bayeux/package.json`."""
-    wanted = (HERE / "package.json").read_text()
-    marker = MODULES / "package.json"
-    if not marker.exists() or marker.read_text() != wanted:
-        npm = shutil.which("npm")
-        if npm is None or shutil.which("node") is None:
-            missing = "needs Node and npm"
-            if os.environ.get("CI") == "true":
-                pytest.fail(missing)
-            pytest.skip(missing)
-        shutil.rmtree(MODULES, ignore_errors=True)
-        MODULES.mkdir()
-        (MODULES / "package.json").write_text("{}")  # the real one when all is there
-        packages = json.loads(wanted)["dependencies"].items()
-        names = [f"{name}@{version}" for name, version in packages]
-        subprocess.run(
-            [npm, "install", "--silent", "--no-audit", "--no-fund", "--no-save", *names],
-            cwd=MODULES, check=True, timeout=240,
-        )
-        marker.write_text(wanted)
-    return MODULES
+    """Where the packages are."""
+    return bayeux_modules()
 
 
 @pytest.fixture(scope="module")
