@@ -857,6 +857,48 @@ async def test_entries_changed_by_hand_prove_nothing(own: RedisServer) -> None:
         assert (await resume(node.broker, "b", place._replace(tag="xxxxxx"))).reset == TAG
 
 
+HAND_MADE = [
+    (),
+    ("evil", "__import__('os')"),
+    ("p", "{tag}", "n", "1", "w", "0", "h", "", "d", ""),
+    ("p", "{tag}", "n", "1", "w", "0", "h", "\x80\x04pickle.", "d", "1"),
+    ("p", "{tag}", "n", "1", "w", "0", "h", '{"id":"x","time":1}', "d", "[" * 100_000),
+    ("p", "{tag}", "n", "1", "w", "0", "h", '{"id":"x","time":1}', "d", "1\n2"),
+    ("p", "{tag}", "n", "1", "w", "0", "h", '{"id":"x","time":1}', "d", '"' + "x" * 17_000_000),
+    ("p", "{tag}", "n", "1", "w", "0", "h", '{"id":"x","time":1,"user":7}', "d", "1"),
+    ("p", "{tag}", "n", "x" * 99, "w", "-", "h", '{"id":"x"}', "d", "1"),
+    ("d", "1", "h", '{"id":"x","time":1}', "w", "0", "n", "1", "p", "{tag}"),
+]
+
+
+@pytest.mark.parametrize("fields", HAND_MADE, ids=range(len(HAND_MADE)))
+@in_loop
+async def test_an_entry_made_by_hand_in_its_right_place_is_no_publication(
+    own: RedisServer, fields: tuple[str, ...]
+) -> None:
+    """The stream is copied, with another entry in the place of the second."""
+    async with nodes(own, 1, "p:") as (node,):
+        await publish(node.broker, "b", 1, 2, 3)
+        head = await head_of(node.broker, "b")
+        start = head._replace(offset=0, tag="0")
+        first, _, third = own.cli("XRANGE", "p:c:b", "-", "+")
+        forged = [field.replace("{tag}", tag_of("id1")).encode() for field in fields]
+        own.cli("COPY", "p:c:b", "p:copy")
+        own.cli("XTRIM", "p:copy", "MAXLEN", 0)
+        own.cli("XSETID", "p:copy", "0-1")
+        for place, content in ((first[0], first[1]), (b"%d-2" % head.epoch, forged), third):
+            if content:
+                own.cli("XADD", "p:copy", place, *content)
+        own.cli("RENAME", "p:copy", "p:c:b")
+        assert own.cli("XLEN", "p:c:b") == (3 if fields else 2)
+        assert (await resume(node.broker, "b", start)).reset == TRIMMED
+        seen = await node.broker.history("b", 0, 10)
+        assert offsets(seen) == [3] and node.broker.counts["dropped.stream"] == 2 * bool(fields)
+        place_two = head._replace(offset=2, tag=tag_of("id2"))
+        assert offsets(await resume(node.broker, "b", place_two)) == [3]
+        assert await publish(node.broker, "b", 4) == [4]
+
+
 @in_loop
 async def test_a_damaged_head_is_a_lost_log(own: RedisServer) -> None:
     async with nodes(own, 1, "p:") as (node,):
