@@ -42,7 +42,7 @@ POLLING, CROSS_ORIGIN, CALLBACK, WEBSOCKET, EVENT_SOURCE = (
 
 
 class Client:
-    """One session."""
+    """One Bayeux session: what a clientId stands for."""
 
     __slots__ = ("changing", "connected", "globs", "grant", "mailbox", "seen", "since")
 

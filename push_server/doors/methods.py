@@ -5,7 +5,7 @@ tests/test_websocket.py.
 
 Each answers once, or raises; `connect` is answered by `hello`. Parameters nobody knows are refused.
 
-Event loop only. Imported by the WebSocket door, which hands them to its sessions.
+Event loop only. Imported by the WebSocket door, which hands them to its conversations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,28 +14,28 @@ from typing import Any
 from push_server.channels import check_channel, personal_channel
 from push_server.doors import renewal
 from push_server.doors.commands import presence_limit, who_is_there
+from push_server.doors.conversation import Answer, Conversation, Method, Params
 from push_server.doors.orders import cursor_of, sort_channels
 from push_server.doors.publish import publish_request
 from push_server.doors.request import check_fields
-from push_server.doors.session import Answer, Method, Params, Session
 from push_server.errors import BadInput, Denied, PushError
 
 
-async def connect(session: Session, params: Params, answer: Answer) -> None:
+async def connect(talk: Conversation, params: Params, answer: Answer) -> None:
     """``connect``: the token, and what goes into the query of other transports."""
     check_fields(params, {"token"}, {"channels", "since", "instance", "fallback"})
-    grant = renewal.verified(session.context, params["token"])
+    grant = renewal.verified(talk.context, params["token"])
     fallback = params.get("fallback")
     if isinstance(fallback, str) and fallback:
-        session.context.hub.note_fallback(fallback)
-    await session.begin(grant, _channels(params), params.get("since"), params.get("instance"))
+        talk.context.hub.note_fallback(fallback)
+    await talk.begin(grant, _channels(params), params.get("since"), params.get("instance"))
 
 
-async def subscribe(session: Session, params: Params, answer: Answer) -> None:
+async def subscribe(talk: Conversation, params: Params, answer: Answer) -> None:
     """``subscribe``: more channels, without losing the connection."""
     check_fields(params, {"channels"}, {"since"})
     asked = _channels(params)
-    subscriber, grant, context = session.subscriber, session.grant, session.context
+    subscriber, grant, context = talk.subscriber, talk.grant, talk.context
     granted, denied = sort_channels(
         asked, grant, context.settings.channels_per_connection, subscriber.channels
     )
@@ -52,45 +52,45 @@ async def subscribe(session: Session, params: Params, answer: Answer) -> None:
         tell()
 
 
-async def unsubscribe(session: Session, params: Params, answer: Answer) -> None:
+async def unsubscribe(talk: Conversation, params: Params, answer: Answer) -> None:
     """``unsubscribe``: fewer channels."""
     check_fields(params, {"channels"}, set())
     asked = {check_channel(name) for name in _channels(params)}
-    subscriber = session.subscriber
+    subscriber = talk.subscriber
     if personal_channel(subscriber.user) in asked:
         raise BadInput("params", "The personal channel cannot be left.")
     left = [name for name in subscriber.channels if name in asked]
-    session.context.hub.unsubscribe(subscriber, left)
+    talk.context.hub.unsubscribe(subscriber, left)
     answer({"channels": left, "cursor": subscriber.cursor})
 
 
-async def publish(session: Session, params: Params, answer: Answer) -> None:
+async def publish(talk: Conversation, params: Params, answer: Answer) -> None:
     """``publish``: as ``POST /publish``."""
-    wish = publish_request(params, session.grant, session.context.settings)
-    (result,) = await session.context.broker.publish([wish])
+    wish = publish_request(params, talk.grant, talk.context.settings)
+    (result,) = await talk.context.broker.publish([wish])
     if isinstance(result, PushError):
         raise result
     answer(result.as_json())
 
 
-async def presence(session: Session, params: Params, answer: Answer) -> None:
+async def presence(talk: Conversation, params: Params, answer: Answer) -> None:
     """``presence``: who is in a channel that one is in, if its subscribers may know."""
     check_fields(params, {"channel"}, {"limit"})
     channel, limit = check_channel(params["channel"]), presence_limit(params)
-    namespace = session.context.settings.namespace.of(channel)
-    if channel not in session.subscriber.channels:
+    namespace = talk.context.settings.namespace.of(channel)
+    if channel not in talk.subscriber.channels:
         raise Denied("channel_denied", "Only subscribers of a channel may ask who is there.")
     if not (namespace.presence and namespace.join_leave):
         raise Denied("presence_denied", "Who is in this channel is not for its subscribers.")
-    answer(await who_is_there(session.context.broker, channel, limit))
+    answer(await who_is_there(talk.context.broker, channel, limit))
 
 
-async def renew(session: Session, params: Params, answer: Answer) -> None:
+async def renew(talk: Conversation, params: Params, answer: Answer) -> None:
     """``renew``: a newer token of the same user and session, in place of the one there is."""
     check_fields(params, {"token"}, set())
-    grant, subscriber = renewal.verified(session.context, params["token"]), session.subscriber
-    lost = renewal.renew(session.context, subscriber, session.grant, grant)
-    session.take(grant)
+    grant, subscriber = renewal.verified(talk.context, params["token"]), talk.subscriber
+    lost = renewal.renew(talk.context, subscriber, talk.grant, grant)
+    talk.take(grant)
     answer(
         {
             "expires": int(grant.expires),
@@ -101,7 +101,7 @@ async def renew(session: Session, params: Params, answer: Answer) -> None:
     )
 
 
-async def ping(session: Session, params: Params, answer: Answer) -> None:
+async def ping(talk: Conversation, params: Params, answer: Answer) -> None:
     """``ping``: a sign of life from the client, answered by ours."""
     check_fields(params, set(), set())
     answer({})

@@ -1,4 +1,4 @@
-"""``GET /subscribe/ws``: the handshake, up to where a WebSocket is a `Session`.
+"""``GET /subscribe/ws``: the handshake, up to where a WebSocket is a `Conversation`.
 
 Whatever can be wrong is found before 101 and refused by an ordinary HTTP answer. Only who has
 shown nothing yet is let in on trust, as far as the `Lobby`.
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from email.utils import formatdate
 
 from push_server.doors.context import Context
+from push_server.doors.conversation import Conversation
 from push_server.doors.guard import authenticate
 from push_server.doors.lobby import Lobby
 from push_server.doors.methods import METHODS
 from push_server.doors.orders import make_order
 from push_server.doors.request import Answer, Request
-from push_server.doors.session import Session
 from push_server.errors import BadInput, Denied, NotServed, UpgradeRequired
 from push_server.transports import TRANSPORTS
 from push_server.transports.base import Headers
@@ -93,11 +93,11 @@ class WebSocketDoor:
                 instance=request.parameter("instance"),
                 headers=headers,
             )
-            session = Session(self._lobby, METHODS, request.ip)
+            talk = Conversation(self._lobby, METHODS, request.ip)
             if fallback := request.parameter("fallback"):
                 self._context.hub.note_fallback(fallback)
-            return lambda sock: session.enter(sock, grant, order)
+            return lambda sock: talk.enter(sock, grant, order)
         if request.query:
             raise BadInput("query", "Without a token or ticket, put it all into `connect`.")
-        session = Session(self._lobby, METHODS, request.ip)
-        return lambda sock: session.wait(sock, headers)
+        talk = Conversation(self._lobby, METHODS, request.ip)
+        return lambda sock: talk.wait(sock, headers)

@@ -1,7 +1,7 @@
 """WebSocket: one JSON object per text message, the same objects as lines of the stream.
 
 This is the way out. What clients send, `push_server.websocket` takes in and
-`push_server.doors.session` answers.
+`push_server.doors.conversation` answers.
 
 A frame begins with its length, and a publication carries the cursor of its connection, whose
 length differs from one connection to the next by a few digits. So a publication is framed once

@@ -35,10 +35,10 @@ WEBSOCKET = TRANSPORTS["ws"]
 Identity = str | int | None
 Answer = Callable[[Mapping[str, Any]], None]
 Params = Mapping[str, Any]
-Method = Callable[["Session", Params, Answer], Coroutine[Any, Any, None]]
+Method = Callable[["Conversation", Params, Answer], Coroutine[Any, Any, None]]
 
 
-class Session:
+class Conversation:
     """The listener on one WebSocket."""
 
     __slots__ = ("_connection", "_deadline", "_grant", "_ip", "_lobby", "_methods")
