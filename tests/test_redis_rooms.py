@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from redis_server import RedisServer
+from redis_server import RedisServer, program
 from test_brokers import ask, head_of, in_loop, offsets, publish, resume
 from test_redis import everysec, nodes, own, until
 
@@ -27,6 +27,8 @@ from push_server.positions import Position, tag_of
 from push_server.revocations import Revocation
 
 __all__ = ["everysec", "own"]
+
+pytestmark = pytest.mark.skipif(program() is None, reason="no Redis on this machine")
 
 
 @pytest.fixture
@@ -370,7 +372,7 @@ async def test_an_answer_that_is_here_counts_though_the_loop_is_late(redis: Redi
         link = node.broker._link
         generation = link.generation
         asking = asyncio.create_task(link.ask(("PING",)))
-        while link._heard_at is None:  # it has not been sent
+        while link._heard_at is None:  # noqa: ASYNC110 - until it has been sent, and not longer
             await asyncio.sleep(0)
         time.sleep(PATIENCE + 0.2)  # noqa: ASYNC251 - the loop is busy
         assert await asking == [b"PONG"]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 
 import pytest
-from redis_server import RedisServer
+from redis_server import RedisServer, program
 from test_brokers import in_loop
 from test_redis import Node, nodes, own, until
 
@@ -13,6 +13,8 @@ from push_server.brokers import redis_survey
 from push_server.brokers.survey import CHANNELS, STATS, Survey
 
 __all__ = ["own"]
+
+pytestmark = pytest.mark.skipif(program() is None, reason="no Redis on this machine")
 
 
 def answering(node: Node, numbers: Mapping[str, int]) -> None:
