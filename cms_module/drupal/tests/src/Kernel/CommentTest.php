@@ -125,6 +125,24 @@ final class CommentTest extends PushKernelTestBase {
   }
 
   /**
+   * Who approves comments may see what is not published; still it is no news.
+   */
+  public function testWhatIsTakenBackIsNoNewsForAnybody(): void {
+    $permissions = ['access content', 'access comments', 'administer comments', 'receive push notifications'];
+    $erin = $this->createUser($permissions, 'erin');
+    $node = $this->article();
+    $node->setOwner($erin)->save();
+    $comment = $this->comment($node, $this->bob);
+    $this->sent();
+    $rows = $this->container->get(Store::class)->ofAccount($erin);
+    $view = $this->container->get(View::class);
+    self::assertNotNull($view->item($rows[0], $erin));
+    $comment->setUnpublished()->save();
+    self::assertTrue($comment->access('view', $erin));
+    self::assertNull($view->item($rows[0], $erin));
+  }
+
+  /**
    * Users who are blocked, or may not receive anything, are not told.
    */
   public function testOnlyWhoMayReceiveIsTold(): void {
