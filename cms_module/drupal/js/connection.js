@@ -31,15 +31,6 @@
     return first || fetch(settings.tokenUrl, { cache: 'no-store', credentials: 'same-origin' });
   }
 
-  function listen(name, listener) {
-    try {
-      return push.on(name, listener);
-    } catch (unknown) {
-      // A push.js that does not know this event has none to tell.
-      return () => {};
-    }
-  }
-
   function connect() {
     push = window.Push.connect({
       server: settings.server,
@@ -53,7 +44,7 @@
       }
     });
     subscriptions.forEach(([channel, subscriber]) => push.subscribe(channel, subscriber));
-    listeners.forEach(([name, listener]) => listen(name, listener));
+    listeners.forEach(([name, listener]) => push.on(name, listener));
   }
 
   Drupal.pushServer = {
@@ -87,7 +78,7 @@
     on(name, listener) {
       listeners.push([name, listener]);
       if (push) {
-        listen(name, listener);
+        push.on(name, listener);
       }
     },
   };

@@ -7,12 +7,10 @@
  */
 
 ((Drupal, once) => {
-  /** Who opens the form is connected by then. */
-  const SOON_MS = 2500;
-  /** Who has saved has left the form, and is gone for the push server by then. */
-  const GONE_MS = 5000;
-  /** Nobody says goodbye; a form that nobody looks at does not ask. */
-  const AGAIN_MS = 30000;
+  /** Several may come and go at once. */
+  const SOON_MS = 300;
+  /** The push server tells who comes and goes, but what it told while we were away is lost. */
+  const AGAIN_MS = 60000;
 
   class Editors {
     constructor(line) {
@@ -22,9 +20,13 @@
       this.isSaved = false;
       this.timer = 0;
       Drupal.pushServer.subscribe(this.channel, (data) => this.take(data));
-      Drupal.pushServer.on('subscribed', () => this.ask());
+      Drupal.pushServer.on('subscribed', (channels) => {
+        if (channels.includes(this.channel)) {
+          this.ask();
+        }
+      });
       ['join', 'leave'].forEach((name) => {
-        Drupal.pushServer.on(name, (channel) => channel === this.channel && this.ask());
+        Drupal.pushServer.on(name, (channel, users) => this.move(channel, users));
       });
       setInterval(() => document.hidden || this.ask(), AGAIN_MS);
     }
@@ -33,15 +35,16 @@
       if (data?.type === 'saved') {
         this.isSaved = true;
         this.draw();
-        this.askLater(GONE_MS);
-      } else if (data?.type === 'opened') {
-        this.askLater(SOON_MS);
       }
     }
 
-    askLater(time) {
-      clearTimeout(this.timer);
-      this.timer = setTimeout(() => this.ask(), time);
+    /** Others have come or gone; that we have come ourselves is no news. */
+    move(channel, users) {
+      const isUs = ({ user }) => Drupal.pushServer.settings.channels[0] === `user:${user}`;
+      if (channel === this.channel && !users.every(isUs)) {
+        clearTimeout(this.timer);
+        this.timer = setTimeout(() => this.ask(), SOON_MS);
+      }
     }
 
     async ask() {

@@ -279,7 +279,7 @@ final class SettingsForm extends ConfigFormBase {
         '#access' => !isset($needs[$key]) || $this->modules->moduleExists($needs[$key]),
       ];
     }
-    $elements['editors']['#description'] = $this->t('Needs <code>presence = true</code> in <code>[namespace.editors]</code> of the push server.');
+    $elements['editors']['#description'] = $this->t('Needs <code>presence = true</code> and <code>join_leave = true</code> in <code>[namespace.editors]</code> of the push server.');
     return $elements;
   }
 

@@ -14,7 +14,6 @@ use Drupal\Core\Url;
 use Drupal\node\NodeInterface;
 use Drupal\push_server\Channels;
 use Drupal\push_server\PageSettings;
-use Drupal\push_server\Push;
 
 /**
  * Makes parts of pages live.
@@ -24,7 +23,6 @@ final class PageHooks {
   public function __construct(
     private readonly PageSettings $page,
     private readonly Channels $channels,
-    private readonly Push $push,
     private readonly ConfigFactoryInterface $configFactory,
     private readonly AccountInterface $currentUser,
   ) {}
@@ -114,9 +112,6 @@ final class PageHooks {
       '#weight' => -1000,
     ];
     $this->page->attach($form['push_server_editors'], 'editors');
-    if (!$form_state->isProcessingInput() && !$form_state->isRebuilding()) {
-      $this->push->publish($channel, ['type' => 'opened']);
-    }
   }
 
 }

@@ -75,7 +75,7 @@ final class SiteHooks {
     $output .= '<dt>' . $this->t('Showing notifications') . '</dt><dd>' . $this->t('Place the block <em>Notifications</em> in the header of your theme. Users see it who have the permission <em>Receive live updates and notifications</em>.') . '</dd>';
     $output .= '<dt>' . $this->t('Telling everybody') . '</dt><dd>' . $this->t('<a href=":announce">Announcements</a> go to everybody who has a role.', [':announce' => $announce]) . '</dd>';
     $output .= '<dt>' . $this->t('Live comments') . '</dt><dd>' . $this->t('Pages that show comments show new ones as they are published.') . '</dd>';
-    $output .= '<dt>' . $this->t('Editing together') . '</dt><dd>' . $this->t('The form of a node names who else has it open, and says when somebody has saved it. Set <code>presence = true</code> in <code>[namespace.editors]</code> of the push server for that.') . '</dd>';
+    $output .= '<dt>' . $this->t('Editing together') . '</dt><dd>' . $this->t('The form of a node names who else has it open, and says when somebody has saved it. Set <code>presence = true</code> and <code>join_leave = true</code> in <code>[namespace.editors]</code> of the push server for that.') . '</dd>';
     $output .= '<dt>' . $this->t('Without cron in time') . '</dt><dd>' . $this->t('What waits is sent by the pages of users who are logged in, and by cron. With the delivery <em>by a queue</em>, run the queue push_server_jobs every minute.') . '</dd>';
     return $output . '</dl>';
   }
