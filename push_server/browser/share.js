@@ -9,8 +9,8 @@
  * Rules that hold in this file:
  * - Only frames that may share a connection meet here: the name says user, session and rights.
  * - Two leaders for a moment cost a second connection and nothing else: a page attaches to one.
- * - A leader that goes tells everybody the cursor before it says goodbye, so that its heir can go
- *   on for all with one request. Whoever did not hear it catches up from a cursor of its own.
+ * - A leader that goes tells everybody the cursor before it gives up the lock, so that its heir
+ *   can go on for all with one request. Whoever did not hear it catches up from its own cursor.
  * - A leader answers from a message handler, because the timers of a hidden frame are slow. One
  *   that does not answer a frame that is looked at sleeps or is dead, and is replaced.
  *
@@ -96,7 +96,6 @@ globalThis.PushShare = (() => {
       if (type === "who" && this.connection) this.say("leader");
       else if (type === "leader" && !this.connection) this.follow(from);
       else if (type === "join" && to === this.id && this.connection) this.admit(line);
-      else if (type === "bye" && from === this.leader) this.leader = "";
     }
 
     // ---- Following
@@ -197,9 +196,7 @@ globalThis.PushShare = (() => {
     leave() {
       clearInterval(this.watch);
       clearTimeout(this.doubt);
-      const led = this.connection !== null;
       this.retire();
-      if (led) this.say("bye");
       this.lock.release();
       this.line?.close();
       this.hall.close();

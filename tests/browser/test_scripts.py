@@ -9,7 +9,8 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 FILES = HERE.parents[1] / "push_server" / "browser"
-SCRIPTS = sorted(FILES.glob("*.js"))
+COMPONENT = HERE.parents[1] / "cms_module/notifications/notifications.js"
+SCRIPTS = [*sorted(FILES.glob("*.js")), COMPONENT]
 UNIT_TESTS = sorted(HERE.glob("*.test.js"))
 
 FORBIDDEN = {

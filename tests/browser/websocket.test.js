@@ -186,10 +186,10 @@ describe("a WebSocket", () => {
       await until(() => sockets.length >= 3);
       assert.equal(page.of("status").pop().status.error.code, "network");
       // It comes back, and answers polls a moment before it takes WebSockets.
-      server.onPoll = () => ({ cursor: "1~p", publications: [], control: [] });
-      const before = server.polls.length;
-      await until(() => server.polls.length > before);
-      onNew = (socket) => socket.onopen();
+      server.onPoll = () => {
+        onNew = (socket) => socket.onopen();
+        return { cursor: "1~p", publications: [], control: [] };
+      };
       const last = await until(() => sockets.at(-1).commands.length && sockets.at(-1));
       last.hello();
       await until(() => page.state === "live");
