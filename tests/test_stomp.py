@@ -131,7 +131,7 @@ def test_what_cannot_be_published_is_parked_and_holds_nobody_up(
         assert sorted(frame.headers["push-reason"] for frame in parked) == sorted(reasons)
         assert {frame.body for frame in parked} == {body for body, _, reason in bad if reason}
         assert kept(push, "chat:1") == [5, 7]
-        assert count(push, "stomp_parked") == len(reasons)
+        wait_for(lambda: count(push, "stomp_parked") == len(reasons))
         assert push.log.count("bridge.parked") == len(set(reasons))
 
 

@@ -17,7 +17,7 @@ BASICS = ("cat", "id", "sed", "sh")
 OTHERS = ("firefox-esr", "ip", "nft", "iptables-restore", "apache2", "openssl", "certutil")
 # What is needed only where changes are judged.
 JUDGING = (
-    "nginx", "haproxy", "caddy", "mariadbd", "mariadb", "dpkg-query", "lintian",
+    "npm", "nginx", "haproxy", "caddy", "mariadbd", "mariadb", "dpkg-query", "lintian",
     "mmdebstrap", "promtool", "systemd-analyze",
 )
 
