@@ -273,6 +273,9 @@ final class PublicWay
      */
     private function isHere(): bool
     {
-        return $this->host() === '[::1]' || str_starts_with(gethostbyname($this->host()), '127.');
+        $host = $this->host();
+        // Names under localhost are this machine for curl and browsers, whatever the resolver says (RFC 6761).
+        return $host === '[::1]' || $host === 'localhost' || str_ends_with($host, '.localhost')
+            || str_starts_with(gethostbyname($host), '127.');
     }
 }
