@@ -66,6 +66,13 @@ def warm_firefox() -> Iterator[Firefox]:
         yield browser
 
 
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """The users of the other one have a history by now."""
+    with World() as shared:
+        yield shared
+
+
 @pytest.fixture
 def browser(warm_firefox: Firefox) -> Iterator[Browser]:
     yield warm_firefox

@@ -123,6 +123,7 @@ def open_page(site: str, browser: Browser) -> Iterator[Open]:
 
     def opener(query: str = "", script: str = "", **options: Any) -> Tab:
         tab = browser.tab()
+        tab.console()  # what tabs before it have said
         if script:
             tab.before_every_page(script)
         tab.goto(f"{site}/page?{query}&options={quote(json.dumps(options))}")
