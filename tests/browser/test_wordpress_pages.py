@@ -149,6 +149,11 @@ def test_the_owner_tests_the_whole_way(browser: Browser, wordpress: WordPress) -
     tab.wait(
         "return document.querySelector('#push-server-check-browser[data-status=ok]')"
     )
+    tab.cdp(
+        "Emulation.setDeviceMetricsOverride", width=390, height=780, deviceScaleFactor=1,
+        mobile=True,
+    )
+    assert tab.run("return document.documentElement.scrollWidth") == 390
 
 
 def test_the_bell_is_there_on_a_phone(
@@ -169,3 +174,8 @@ def test_the_bell_is_there_on_a_phone(
     assert panel[0] >= 0
     assert panel[1] <= 390
     assert panel[2] > 100
+    widths = tab.run(
+        "return ['ul', 'li'].map((name) =>"
+        " document.querySelector(`#wpadminbar .pn-panel ${name}`).getBoundingClientRect().width)"
+    )
+    assert widths[0] == widths[1], "what is in the admin bar floats by itself"
