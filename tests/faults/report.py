@@ -108,7 +108,8 @@ def _page(run: Row, faults: list[Row], server: list[Row], verdict: Verdict) -> l
         )
     lines += [f"| {kind} | {n} | {longest[kind]:.1f} |" for kind, n in sorted(times.items())]
     if run["left_out"]:
-        lines += ["", f"Left out, because this machine or this set-up does not allow it: {', '.join(run['left_out'])}."]
+        kinds = ", ".join(run["left_out"])
+        lines += ["", f"Left out, because this machine or this set-up does not allow it: {kinds}."]
     for name, examples in verdict.examples.items():
         if examples:
             lines += ["", f"## Breaches of {name}", "", *(f"- {text}" for text in examples)]
