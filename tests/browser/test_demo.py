@@ -168,6 +168,8 @@ def test_chat_slides_and_signals(demo: Demo, browser: Browser, other_browser: Br
 
     presenter = demo.open(browser, "/slides?present=1")
     audience = demo.open(other_browser, "/slides")
+    for tab in (presenter, audience):
+        tab.wait("return push.info().state === 'live'")
     presenter.run("document.getElementById('next').click()")
     page = "return document.getElementById('page').textContent === '2 of 6'"
     audience.wait(page)
