@@ -6,7 +6,7 @@ import pytest
 
 from push_server import config_text
 from push_server.bridge_settings import StompAddress
-from push_server.bridges.intake import make_id, make_request
+from push_server.bridges.intake import RETRY_SECONDS, make_id, make_request, pause
 from push_server.errors import BadInput, Denied, PushError
 from push_server.settings import Settings, SettingsError, load_settings
 
@@ -118,3 +118,10 @@ def test_what_is_no_json_can_never_be_published(body: bytes) -> None:
     with pytest.raises(PushError) as caught:
         make_request("news:1", "1", body, 1000)
     assert caught.value.status == 400
+
+
+def test_a_bridge_tries_on_however_long_the_outage() -> None:
+    # 2 to the power of a night's attempts is more than a float holds.
+    assert RETRY_SECONDS[0] / 2 <= pause(0) <= RETRY_SECONDS[0]
+    for attempt in (10, 1_100, 10**6):
+        assert RETRY_SECONDS[1] / 2 <= pause(attempt) <= RETRY_SECONDS[1]

@@ -9,8 +9,11 @@ Imported by the bridges.
 """
 
 import hashlib
+import random
 import re
+import time
 
+from push_server import log
 from push_server.doors.publish import dump_data
 from push_server.doors.request import parse_json
 from push_server.errors import BadInput, PushError, TooLarge
@@ -18,6 +21,8 @@ from push_server.publications import ID_LIMIT, PublishRequest
 
 RETRY_SECONDS = (0.2, 30.0)
 """The first and the longest pause after a failure."""
+COMPLAIN_SECONDS = 60.0
+"""At most one line in the log per reason and this time, however many messages are concerned."""
 
 _PLAIN_ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{ID_LIMIT}}}")
 
@@ -52,3 +57,29 @@ def make_id(given: str) -> str:
 def is_final(error: PushError) -> bool:
     """Whether trying again would get the same answer."""
     return error.status < 500 and error.status != 429
+
+
+def pause(attempt: int) -> float:
+    """Seconds to wait after so many failures in a row, of which there is no end."""
+    first, longest = RETRY_SECONDS
+    # Bounded before it is raised: a float has no room for the power of a long outage.
+    return min(first * 2.0 ** min(attempt, 10), longest) * random.uniform(0.5, 1.0)
+
+
+class Complaints:
+    """What a bridge has to say of its troubles."""
+
+    def __init__(self, bridge: str) -> None:
+        self._bridge = bridge
+        self._said: dict[str, float] = {}
+
+    def say(self, event: str, reason: str, **details: str) -> None:
+        """One line in the log for each reason and minute."""
+        now = time.monotonic()
+        if now - self._said.get(reason, -COMPLAIN_SECONDS) >= COMPLAIN_SECONDS:
+            self._said[reason] = now
+            log.warn(event, bridge=self._bridge, reason=reason, **details)
+
+    def forget(self) -> None:
+        """All is well again: say the next one at once."""
+        self._said.clear()

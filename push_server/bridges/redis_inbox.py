@@ -12,7 +12,6 @@ Only the event loop runs this. Imported by the house where the configuration ask
 """
 
 import asyncio
-import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,7 +21,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from push_server import log
 from push_server.bridge_settings import Target
-from push_server.bridges.intake import RETRY_SECONDS, is_final, make_request
+from push_server.bridges.intake import (
+    RETRY_SECONDS,
+    Complaints,
+    is_final,
+    make_request,
+    pause,
+)
 from push_server.brokers.redis_link import FAILURES, Aside, ResponseError, reason_of
 from push_server.brokers.redis_url import RedisAddress, parse_redis_url
 from push_server.errors import BadInput, PushError
@@ -35,7 +40,6 @@ CLAIM_MS = 5_000
 """Idle time after which another server's entries are taken over. If it was only slow, the ids of
 the publications make that harmless."""
 PARKED_LIMIT = 10_000
-COMPLAIN_SECONDS = 60.0
 _FIELDS = {b"channel", b"data", b"id"}
 
 Publish = Callable[[Sequence[PublishRequest]], Awaitable[Sequence[Published | PushError]]]
@@ -80,7 +84,7 @@ class RedisInbox:
         self._max_body = max_body
         self._counts = counts
         self._task: asyncio.Task[None] | None = None
-        self._complained: dict[str, float] = {}
+        self._complaints = Complaints("inbox")
         for outcome in ("taken", "parked", "failed"):
             counts.setdefault(f"bridge.inbox_{outcome}", 0)
 
@@ -108,14 +112,14 @@ class RedisInbox:
             self._count("failed")
             self._complain("bridge.down", reason)
             attempt = 0 if time.monotonic() - began > RETRY_SECONDS[1] else attempt + 1
-            await _rest(attempt)
+            await asyncio.sleep(pause(attempt))
 
     async def _converse(self) -> None:
         aside = await Aside.open(self._address)
         try:
             await self._make_group(aside)
             log.info("bridge.up", bridge="inbox", broker=self._address.shown)
-            self._complained.clear()
+            self._complaints.forget()
             # What a run before this one had taken, under a name that is now nobody's, comes by
             # the claim; what we took ourselves on a connection that broke comes first.
             start: bytes | None = b"0"
@@ -181,7 +185,7 @@ class RedisInbox:
             self._count("taken", len(stored))
             wishes = waiting
             if wishes:
-                await _rest(attempt)
+                await asyncio.sleep(pause(attempt))
                 attempt += 1
 
     def _request(self, entry: _Entry) -> PublishRequest:
@@ -221,17 +225,9 @@ class RedisInbox:
         self._counts[f"bridge.inbox_{outcome}"] += number
 
     def _complain(self, event: str, reason: str) -> None:
-        now = time.monotonic()
-        if now - self._complained.get(reason, -COMPLAIN_SECONDS) >= COMPLAIN_SECONDS:
-            self._complained[reason] = now
-            log.warn(event, bridge="inbox", reason=reason, broker=self._address.shown)
+        self._complaints.say(event, reason, broker=self._address.shown)
 
 
 def _entries(listed: Any) -> list[_Entry]:
     # A claimed entry that has been deleted meanwhile comes without fields.
     return [_Entry(entry_id, fields) for entry_id, fields in listed if fields]
-
-
-async def _rest(attempt: int) -> None:
-    pause = min(RETRY_SECONDS[0] * 2**attempt, RETRY_SECONDS[1])
-    await asyncio.sleep(pause * random.uniform(0.5, 1.0))

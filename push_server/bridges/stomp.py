@@ -16,7 +16,6 @@ house where the configuration asks for it; the only importer of stomp.
 
 import logging
 import queue
-import random
 import threading
 import time
 from collections import Counter
@@ -29,7 +28,13 @@ from stomp.exception import StompException
 
 from push_server import log
 from push_server.bridge_settings import StompAddress, Target
-from push_server.bridges.intake import RETRY_SECONDS, is_final, make_request
+from push_server.bridges.intake import (
+    RETRY_SECONDS,
+    Complaints,
+    is_final,
+    make_request,
+    pause,
+)
 from push_server.errors import BadInput, PushError
 from push_server.publications import Published, PublishRequest
 
@@ -39,8 +44,6 @@ PREFETCH = 100
 """Messages the broker sends ahead of our acknowledgements."""
 LOOK_SECONDS = 0.25
 """How long a thread waits before it looks whether it should end."""
-COMPLAIN_SECONDS = 60.0
-"""At most one line in the log per reason and this time, however many messages are parked."""
 ORIGIN = "push-origin"
 """The header by which a message that we sent is known."""
 _RECEIPT_SECONDS = 10.0
@@ -196,7 +199,8 @@ class Supervisor:
         self._talk = talk
         self._address = address
         self._stopping = threading.Event()
-        self._complained: dict[str, float] = {}
+        self._complaints = Complaints(name)
+        self.complain = self._complaints.say
         for outcome in outcomes:
             counts.setdefault(f"bridge.{name}_{outcome}", 0)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -221,15 +225,7 @@ class Supervisor:
 
     def rest(self, attempt: int) -> None:
         """Wait before another attempt, longer each time, or until the server ends."""
-        pause = min(RETRY_SECONDS[0] * 2**attempt, RETRY_SECONDS[1])
-        self._stopping.wait(pause * random.uniform(0.5, 1.0))
-
-    def complain(self, event: str, reason: str, **details: str) -> None:
-        """One line in the log for each reason and minute."""
-        now = time.monotonic()
-        if now - self._complained.get(reason, -COMPLAIN_SECONDS) >= COMPLAIN_SECONDS:
-            self._complained[reason] = now
-            log.warn(event, bridge=self._name, reason=reason, **details)
+        self._stopping.wait(pause(attempt))
 
     def _run(self) -> None:
         attempt = 0
@@ -249,7 +245,7 @@ class Supervisor:
         try:
             conversation = Conversation(self._address)
             log.info("bridge.up", bridge=self._name, broker=self._address.shown)
-            self._complained.clear()
+            self._complaints.forget()
             self._talk(conversation)
         except Lost as lost:
             return str(lost)
