@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from redis_server import RedisServer
 from stage import FakeConnection, Stage
 from test_brokers import in_loop
+from waiting import until, wait_for
 
 from push_server.brokers import redis as redis_broker
 from push_server.brokers import redis_roster
@@ -303,13 +304,6 @@ def limited() -> Iterator[PushServer]:
         yield push
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 8.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("transport", ["sse", "stream", "poll"])
 def test_join_and_leave_on_every_transport(limited: PushServer, transport: str) -> None:
     push, room = limited, f"room:{transport}"
@@ -327,6 +321,35 @@ def test_join_and_leave_on_every_transport(limited: PushServer, transport: str) 
             assert (left["channels"], left["users"]) == ([room], [member])
             return
         raise AssertionError("nobody was told")
+
+
+def ask(push: PushServer, token: str, **params: object) -> tuple[int, object]:
+    """What `POST /presence` says: the users there, or why not."""
+    answer = push.request(
+        "POST",
+        "/presence",
+        token=token,
+        headers={"Content-Type": "application/json"},
+        body=json.dumps(params).encode(),
+    )
+    said = answer.json()
+    return answer.status, said.get("error", {}).get("code") or said["users"]
+
+
+def test_asked_on_the_side_of_a_stream(limited: PushServer) -> None:
+    """Without a WebSocket: as much as a subscriber may know, and to nobody else."""
+    push = limited
+    ann, stranger = push.token("42", name="Ann"), push.token("8", sub_ch=["other:*"])
+    with push.stream(ann, "room:side"):
+        there = {"42": {"connections": 1, "name": "Ann"}}
+        assert ask(push, ann, channel="room:side") == (200, there)
+        assert ask(push, ann, channel="room:side", limit=0) == (200, {})
+        assert ask(push, stranger, channel="room:side") == (403, "channel_denied")
+        assert ask(push, ann, channel="quiet:1") == (403, "presence_denied")
+        assert ask(push, ann, channel="room:side", limit=-1) == (400, "params")
+        assert ask(push, ann, channel="room:side", since=1) == (400, "params")
+        assert ask(push, ann) == (400, "params")
+        assert ask(push, "nonsense", channel="room:side") == (401, "token_invalid")
 
 
 def test_names_that_nothing_else_can_encode_are_repaired() -> None:
@@ -365,7 +388,7 @@ def test_the_command(limited: PushServer) -> None:
     finally:
         for stream in streams:
             stream.close()
-    eventually(lambda: push.api("presence", channel="room:c") == empty)
+    wait_for(lambda: push.api("presence", channel="room:c") == empty)
 
 
 BAD_PARAMS: list[tuple[dict[str, Any], str]] = [
@@ -468,18 +491,6 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_roster, "LEASE_SECONDS", 2.0)
     monkeypatch.setattr(redis_roster, "RENEW_SECONDS", 0.2)
     monkeypatch.setattr(redis_roster, "CALM_SECONDS", 2.0)
-
-
-async def until(condition: Callable[[], Any], seconds: float = 8.0) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        found = condition()
-        if asyncio.iscoroutine(found):
-            found = await found
-        if found:
-            return
-        assert time.monotonic() < end, "it did not come about"
-        await asyncio.sleep(0.01)
 
 
 @in_loop

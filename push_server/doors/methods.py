@@ -16,6 +16,7 @@ from push_server.doors import renewal
 from push_server.doors.commands import presence_limit, who_is_there
 from push_server.doors.conversation import Answer, Conversation, Method, Params
 from push_server.doors.orders import cursor_of, sort_channels
+from push_server.doors.presence import check_told
 from push_server.doors.publish import publish_request
 from push_server.doors.request import check_fields
 from push_server.errors import BadInput, Denied, PushError
@@ -77,11 +78,9 @@ async def presence(talk: Conversation, params: Params, answer: Answer) -> None:
     """``presence``: who is in a channel that one is in, if its subscribers may know."""
     check_fields(params, {"channel"}, {"limit"})
     channel, limit = check_channel(params["channel"]), presence_limit(params)
-    namespace = talk.context.settings.namespace.of(channel)
     if channel not in talk.subscriber.channels:
         raise Denied("channel_denied", "Only subscribers of a channel may ask who is there.")
-    if not (namespace.presence and namespace.join_leave):
-        raise Denied("presence_denied", "Who is in this channel is not for its subscribers.")
+    check_told(channel, talk.context.settings)
     answer(await who_is_there(talk.context.broker, channel, limit))
 
 

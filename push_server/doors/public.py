@@ -6,6 +6,7 @@ from push_server.doors.echo import EchoDoor
 from push_server.doors.files import FileDoor, FrameDoor, script_names
 from push_server.doors.forwarded import visitor
 from push_server.doors.guard import check_host, check_no_token_in_url, check_origin
+from push_server.doors.presence import PresenceDoor
 from push_server.doors.publish import PublishDoor, TicketDoor
 from push_server.doors.pull import PullDoor
 from push_server.doors.request import Request
@@ -24,6 +25,7 @@ def public_application(context: Context) -> Router:
         "/subscribe/": ("GET", SubscribeDoor(context)),
         "/subscribe/ws": ("GET", WebSocketDoor(context)),
         "/publish": ("POST", PublishDoor(context)),
+        "/presence": ("POST", PresenceDoor(context)),
         "/bayeux": ("GET POST OPTIONS", bayeux),
         "/bayeux/": ("GET POST OPTIONS", bayeux),
         "/ticket": ("POST", TicketDoor(context)),
