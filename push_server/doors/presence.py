@@ -1,4 +1,4 @@
-"""``POST /presence``: who is in a channel, asked on the side of a transport that carries no commands.
+"""``POST /presence``: who is in a channel, asked beside a transport that carries no commands.
 
 What the WebSocket's command `presence` says, to whoever has a token for the channel.
 """
