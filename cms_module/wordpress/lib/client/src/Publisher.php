@@ -172,8 +172,8 @@ final class Publisher
         if (!$this->commands && !$this->courier->isWaiting()) {
             return;
         }
-        // Else the next request of this visitor would wait for the session.
-        if (session_status() === PHP_SESSION_ACTIVE) {
+        // Else the next request of this visitor would wait for the session, if PHP has any.
+        if (function_exists('session_status') && session_status() === PHP_SESSION_ACTIVE) {
             session_write_close();
         }
         foreach (Client::FINISHERS as $finisher) {
