@@ -17,7 +17,7 @@ from push_server.doctor.findings import (
     skipped,
     wrong,
 )
-from push_server.doctor.visit import PATIENT, Visit
+from push_server.doctor.visit import CHANNEL, Visit
 
 HELLO_SECONDS = 2.0
 """A stream that says nothing for so long, while a poll was answered, is held back."""
@@ -46,8 +46,9 @@ def streaming(visit: Visit) -> Iterator[Finding]:
     needed = time.monotonic() - began
     expected = f"the first line within {HELLO_SECONDS:g} s (a poll took {needed:.2f} s)"
     held = "proxy_buffering off;"
+    target = "/subscribe/stream" + ("" if visit.given_token else f"?channel={CHANNEL}")
     try:
-        with probe.stream(visit.origin, "/subscribe/stream", _credentials(visit),
+        with probe.stream(visit.origin, target, _credentials(visit),
                           timeout=HELLO_SECONDS) as stream:
             coding = stream.head.headers.get("Content-Encoding", "identity")
             if coding != "identity":
@@ -70,7 +71,7 @@ def streaming(visit: Visit) -> Iterator[Finding]:
 
 def _chunks(visit: Visit, stream: probe.Stream, hello: dict[str, Any]) -> Iterator[Finding]:
     """Publications on the open stream, one by one, each of which must come by itself."""
-    if hello.get("user") != PATIENT or not visit.api_key or visit.api is None:
+    if CHANNEL not in hello.get("channels", ()) or not visit.api_key or visit.api is None:
         yield good("the first line of a stream comes at once")
         return
     slowest = 0.0
@@ -78,7 +79,7 @@ def _chunks(visit: Visit, stream: probe.Stream, hello: dict[str, Any]) -> Iterat
         began = time.monotonic()
         try:
             answer = keys.call(visit, "publish", {
-                "channel": f"user:{PATIENT}", "data": number, "id": secrets.token_hex(8),
+                "channel": CHANNEL, "data": number, "id": secrets.token_hex(8),
             })
         except probe.FAILURES as error:
             yield good(f"the first line of a stream comes at once (no more: {probe.reason(error)})")
@@ -86,7 +87,7 @@ def _chunks(visit: Visit, stream: probe.Stream, hello: dict[str, Any]) -> Iterat
         if answer.status != 200:
             yield good(f"the first line of a stream comes at once (publishing: {answer})")
             return
-        while "channel" not in stream.line(HELLO_SECONDS):
+        while stream.line(HELLO_SECONDS).get("channel") != CHANNEL:
             pass
         slowest = max(slowest, time.monotonic() - began)
     seen = f"{CHUNKS} publications came one by one, the slowest {1000 * slowest:.0f} ms after"

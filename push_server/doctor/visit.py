@@ -21,9 +21,9 @@ from push_server.doctor.probe import Origin
 from push_server.settings import Settings
 from push_server.tokens import TokenKeys
 
-PATIENT = "push-doctor"
-"""The user that the doctor's own tokens are for. Always the same: a channel that was published to
-once is remembered for ever."""
+CHANNEL = "user:push-doctor"
+"""What the doctor listens to. Always the same: a channel that was published to once is remembered
+for ever. As a personal one it is no news to webhooks."""
 TOKEN_SECONDS = 300
 
 
@@ -98,17 +98,18 @@ class Visit:
         return bool(self.given_token or self.token_keys)
 
     def token(self) -> str:
-        """The token that was given, or a fresh one for a user of our own."""
+        """The token that was given, or a fresh one of our own."""
         if self.given_token:
             return self.given_token
         now = int(time.time())
         claims = {
             "v": 1,
-            "sub": PATIENT,
+            # An anonymous visitor: no user who comes online, and nobody's limits.
+            "sub": "0",
             "sid": secrets.token_hex(16),
             "iat": now,
             "exp": now + TOKEN_SECONDS,
-            "sub_ch": [],
+            "sub_ch": [CHANNEL],
             "pub_ch": [],
         }
         return TokenKeys(self.token_keys).issue(claims)
