@@ -35,7 +35,7 @@ check: $(VENV)/testing ## style, types and syntax of all languages
 	@tools/syntax
 	@$(BIN)/python tools/copies --check
 
-bench: need-bench $(VENV)/runtime ## compare with Nchan and a bare C relay, into bench/results/
+bench: need-bench $(VENV)/runtime ## compare with Nchan, Faye and a bare C relay, into bench/results/
 	$(BIN)/python -m bench $(ARGS)
 
 soak: need-test $(VENV)/testing ## hurt a server for MINUTES=5 and judge what it delivered, into .soak/

@@ -33,17 +33,23 @@ from bench.measures import (
     measure_stopped,
 )
 from bench.nodes import measure_killed, measure_nodes
-from bench.servers import SERVERS, TRANSPORTS, PushServer, Server
+from bench.polls import FAYE, POLLERS, measure_polls
+from bench.promises import promises
+from bench.servers import SERVERS, TRANSPORTS, PushServer
 
 
 class Run:
     """One run: what has been measured so far, and what to say meanwhile."""
 
-    def __init__(self, plan: Plan, parts: Sequence[str], servers: Sequence[type[Server]]) -> None:
+    def __init__(self, plan: Plan, parts: Sequence[str], chosen: Sequence[str]) -> None:
+        """Servers are `chosen` by name; none: all of them."""
         self.plan = plan
         self.parts = parts
-        self.servers = servers
-        self.values: dict[str, dict[str, list[float]]] = {server.name: {} for server in servers}
+        self.servers = [kind for kind in SERVERS if not chosen or kind.name in chosen]
+        self.pollers = [kind for kind in POLLERS if not chosen or kind.name in chosen]
+        self.values: dict[str, dict[str, list[float]]] = {
+            server.name: {} for server in self.servers
+        }
         self.title = ""
         self.begun = time.monotonic()
 
@@ -58,6 +64,8 @@ class Run:
                 self.keep(name, figures)
         if "transports" in self.parts and PushServer in self.servers:
             self.measure_transports()
+        if "polls" in self.parts:
+            self.measure_polls()
         for part, measure in (("durable", measure_durable), ("stopped", measure_stopped)):
             if part in self.parts and PushServer in self.servers:
                 self.title = part
@@ -74,6 +82,14 @@ class Run:
             for name, figures in measure_round(
                 TRANSPORTS, self.plan, ("fanout",), self.say
             ).items():
+                self.keep(name, figures)
+
+    def measure_polls(self) -> None:
+        """Long polls and Bayeux, here and elsewhere."""
+        self.values |= {kind.name: {} for kind in self.pollers}
+        for number in range(self.plan.rounds):
+            self.title = f"polls, round {number + 1} of {self.plan.rounds}"
+            for name, figures in measure_polls(self.pollers, self.plan, self.say).items():
                 self.keep(name, figures)
 
     def measure_many(self) -> None:
@@ -104,8 +120,10 @@ class Run:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
+    names = [server.name for server in (*SERVERS, *POLLERS)]
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description="Compare this server with Nchan and a bare C relay."
+        prog="python -m bench",
+        description="Compare this server with Nchan, Faye and a bare C relay.",
     )
     parser.add_argument("--quick", action="store_true", help="a minute instead of several")
     parser.add_argument("--rounds", type=int, help="how often each server is measured")
@@ -114,8 +132,8 @@ def arguments() -> argparse.Namespace:
         help=f"measure this and no more: {', '.join(PARTS)}; may be repeated",
     )
     parser.add_argument(
-        "--server", action="append", choices=[server.name for server in SERVERS], metavar="NAME",
-        help="measure this server and no other; may be repeated",
+        "--server", action="append", choices=names, metavar="NAME",
+        help=f"measure this server and no other: {'; '.join(names)}; may be repeated",
     )
     return parser.parse_args()
 
@@ -126,10 +144,7 @@ def main() -> int:
     plan = QUICK if options.quick else Plan()
     if options.rounds:
         plan = dataclasses.replace(plan, rounds=options.rounds)
-    servers = [
-        server for server in SERVERS if not options.server or server.name in options.server
-    ]
-    run = Run(plan, options.only or PARTS, servers)
+    run = Run(plan, options.only or PARTS, options.server or ())
     try:
         BUILD.mkdir(parents=True, exist_ok=True)
         raise_descriptor_limit(plan.clients)
@@ -137,9 +152,9 @@ def main() -> int:
         if "nodes" in run.parts:
             Redis.program()
             compile_program("returning")
-        for server in servers:
+        for server in (*run.servers, *(run.pollers if "polls" in run.parts else ())):
             server.check()
-        machine = describe()
+        machine = describe() | {"Faye": FAYE}
         before = load_average()
         run.measure()
         machine["load average, before and at the end"] = f"{before:.2f}, {load_average():.2f}"
@@ -150,7 +165,7 @@ def main() -> int:
     complete = not (options.quick or options.only or options.server)
     folder = report.RESULTS if complete else BUILD
     page = report.write(run.values, machine, dataclasses.asdict(plan), folder)
-    broken = [promise for promise in report.promises(run.values) if not promise.held]
+    broken = [promise for promise in promises(run.values) if not promise.held]
     for promise in broken:
         print(f"BROKEN: {promise.name} is {promise.value:.4g}, must be at most "
               f"{promise.limit:.4g}")

@@ -30,6 +30,11 @@ COMPARED = (
     Figure("connect_cpu", "server CPU per new subscriber", "µs", 1),
     Figure("connects", "new subscribers per second", "/s"),
 )
+POLLED = (
+    Figure("poll_cpu", "server CPU per cycle", "µs", 1),
+    Figure("poll_cycles", "cycles per second", "/s"),
+    Figure("poll_p50", "publish to last client answered, median", "ms", 1),
+)
 ALONE = (
     Figure("durable_one", "one publisher, one at a time", "/s"),
     Figure("durable_many", "several publishers, one at a time each", "/s"),
@@ -71,4 +76,4 @@ REVOKED = (
     Figure("revoked_p50", "from a revocation to the end of a stream elsewhere, median", "ms", 1),
     Figure("revoked_p99", "from a revocation to the end of a stream elsewhere, 99 %", "ms", 1),
 )
-FIGURES = {figure.key: figure for figure in (*COMPARED, *ALONE, *MANY, *BACK, *REVOKED)}
+FIGURES = {figure.key: figure for figure in (*COMPARED, *POLLED, *ALONE, *MANY, *BACK, *REVOKED)}

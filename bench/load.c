@@ -4,12 +4,10 @@
  * one recv() per readable connection and a search for numbers. A numbered publication
  * carries "@" and eight digits somewhere; "@" occurs nowhere else in what the servers send.
  * For each number it keeps how often it was received and when by the first, by half of the
- * connections and by the last, in nanoseconds of CLOCK_MONOTONIC, which is also Python's
- * time.monotonic_ns().
+ * connections and by the last.
  *
  * `load REQUESTS SECONDS PORT` connects to 127.0.0.1:PORT; connection i sends the i-th of the
- * NUL-ended requests in the file REQUESTS; the process ends itself after SECONDS. Commands
- * come as lines on stdin, and each is answered by one line of JSON on stdout:
+ * requests. Commands:
  *
  *   open COUNT WINDOW SECONDS            open connections, at most WINDOW of them unanswered
  *   open COUNT WINDOW SECONDS BUFFER     the same, with a receive buffer of BUFFER bytes, and
@@ -17,26 +15,10 @@
  *   await FIRST LAST COUNT SECONDS       wait until each of these numbers came COUNT times
  *   pause COUNT                          the newest COUNT connections stop reading
  *   state                                connections open and closed, bytes received
- *
- * Started by bench/load.py, which is the only reader of the answers.
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include "clients.h"
 
-enum { CONNECTIONS = 60000, NUMBERS = 1000000, BUFFER = 1 << 18, EVENTS = 512, DIGITS = 8 };
+enum { CONNECTIONS = 60000, NUMBERS = 1000000, BUFFER = 1 << 18, DIGITS = 8 };
 
 enum phase { CONNECTING, ANSWERING, STREAMING, CLOSED };
 
@@ -58,25 +40,10 @@ static struct number {
     int64_t first, half, last;
 } *numbers;
 
-static int made, streaming, closed, failed, unanswered, epoll, port;
-static char *requests[CONNECTIONS];
-static int request_count;
+static int made, streaming, closed, failed, unanswered, port;
 static uint64_t bytes, reads;
 static int64_t slowest_answer;
 static char first_failure[160];
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-static int64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
-}
 
 static void fail(struct connection *c, const char *why)
 {
@@ -167,68 +134,42 @@ static void receive(struct connection *c)
 
 static void request(struct connection *c)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)(c - connections)};
-    char *bytes = requests[(c - connections) % request_count];
-    int error = 0;
-    socklen_t size = sizeof error;
+    uint32_t place = (uint32_t)(c - connections);
+    const char *text = requests[place % (uint32_t)request_count];
+    const char *error = first_ask(c->fd, place, text, strlen(text));
 
-    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size);
-    if (error || send(c->fd, bytes, strlen(bytes), MSG_NOSIGNAL) != (ssize_t)strlen(bytes)) {
-        fail(c, error ? strerror(error) : "the request was not taken");
-        return;
-    }
-    c->phase = ANSWERING;
-    epoll_ctl(epoll, EPOLL_CTL_MOD, c->fd, &event);
+    if (error)
+        fail(c, error);
+    else
+        c->phase = ANSWERING;
 }
 
 static void open_one(int receive_buffer)
 {
     struct connection *c = &connections[made];
-    struct epoll_event event = {.events = EPOLLOUT, .data.u32 = (uint32_t)made};
-    struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    /* A reset instead of a farewell, so that the next round finds free ports. */
-    struct linger reset = {1, 0};
 
-    made++, unanswered++;
+    unanswered++;
     c->digits = -1;
     c->uncounted = receive_buffer > 0;
     c->begun = now();
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c->fd < 0)
-        die("socket");
-    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-    if (receive_buffer)
-        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
-    server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event))
-        die("epoll");
-    if (connect(c->fd, (struct sockaddr *)&server, sizeof server) && errno != EINPROGRESS)
-        fail(c, strerror(errno));
+    const char *error = dial(&c->fd, (uint32_t)made++, port, receive_buffer);
+    if (error)
+        fail(c, error);
 }
 
-/* One turn of the loop; true if a command waits on stdin. */
-static int turn(int milliseconds)
+static void happen(uint32_t place)
 {
-    struct epoll_event events[EVENTS];
-    int ready = epoll_wait(epoll, events, EVENTS, milliseconds), command = 0;
+    struct connection *c = &connections[place];
 
-    for (int i = 0; i < ready; i++) {
-        if (events[i].data.u32 == UINT32_MAX) {
-            command = 1;
-            continue;
-        }
-        struct connection *c = &connections[events[i].data.u32];
-        if (c->phase == CONNECTING)
-            request(c);
-        else if (c->phase != CLOSED)
-            receive(c);
-    }
-    return command;
+    if (c->phase == CONNECTING)
+        request(c);
+    else if (c->phase != CLOSED)
+        receive(c);
 }
 
 static void open_many(int count, int window, double seconds, int receive_buffer)
 {
-    int64_t begun = now(), until = begun + (int64_t)(seconds * 1e9);
+    int64_t begun = now(), until = in(seconds);
     int wanted = made + count;
 
     if (wanted > CONNECTIONS)
@@ -250,7 +191,7 @@ static void open_many(int count, int window, double seconds, int receive_buffer)
 
 static void await(int first, int last, uint32_t count, double seconds)
 {
-    int64_t until = now() + (int64_t)(seconds * 1e9);
+    int64_t until = in(seconds);
     int next = first;
 
     while (now() < until) {
@@ -289,7 +230,7 @@ static void pause_newest(int count)
     printf("{\"paused\":%d}\n", paused);
 }
 
-static void obey(const char *line)
+static void obey(char *line)
 {
     int a, b, d = 0;
     unsigned count;
@@ -307,57 +248,20 @@ static void obey(const char *line)
                (unsigned long long)bytes, (unsigned long long)reads);
     else
         printf("{\"error\":\"unknown command\"}\n");
-    fflush(stdout);
-}
-
-static void read_requests(const char *path)
-{
-    FILE *file = fopen(path, "rb");
-    size_t room = 0;
-
-    if (!file)
-        die(path);
-    while (request_count < CONNECTIONS) {
-        char *one = NULL;
-        if (getdelim(&one, &room, 0, file) <= 0)
-            break;
-        requests[request_count++] = one;
-        room = 0;
-    }
-    fclose(file);
-    if (!request_count)
-        die("no requests");
 }
 
 int main(int argc, char **argv)
 {
-    struct rlimit files = {CONNECTIONS + 100, CONNECTIONS + 100};
-    struct epoll_event event = {.events = EPOLLIN, .data.u32 = UINT32_MAX};
-    static char line[256];
-
     if (argc != 4) {
         fprintf(stderr, "usage: load REQUESTS SECONDS PORT\n");
         return 2;
     }
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    alarm((unsigned)atoi(argv[2]));
-    /* Without the right to raise the limit, what is allowed has to do. */
-    if (setrlimit(RLIMIT_NOFILE, &files) && !getrlimit(RLIMIT_NOFILE, &files)) {
-        files.rlim_cur = files.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
+    begin(argv, CONNECTIONS);
     port = atoi(argv[3]);
-    read_requests(argv[1]);
     numbers = calloc(NUMBERS, sizeof *numbers);
-    epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (!numbers || epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &event))
-        die("start");
-    setvbuf(stdin, NULL, _IONBF, 0);
-    for (;;) {
-        if (!turn(1000))
-            continue;
-        if (!fgets(line, sizeof line, stdin))
-            return 0;
-        obey(line);
-    }
+    if (!numbers)
+        die("memory");
+    for (;;)
+        if (turn(1000))
+            take_command();
 }

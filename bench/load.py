@@ -1,5 +1,6 @@
-"""The load generators' handles: `load.c` and `returning.c`, driven by lines of text."""
+"""The load generators' handles: `load.c`, `polls.c` and `returning.c`, driven by lines of text."""
 
+import itertools
 import json
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -48,11 +49,22 @@ class Returned:
     """When each client that was cut had a publication again, in `time.monotonic_ns()`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What happened to clients that poll."""
+
+    last: int
+    """When the last of them had the publication, in `time.monotonic_ns()`."""
+    answers: int
+    """So far, those to the requests that begin a session not among them."""
+
+
 def compile_program(name: str) -> Path:
     """Compile `bench/NAME.c` unless that is done already. Raises `Missing` without gcc."""
     source = Path(__file__).with_name(f"{name}.c")
     program = BUILD / name
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+    changed = max(path.stat().st_mtime for path in (source, source.with_name("clients.h")))
+    if not program.exists() or program.stat().st_mtime < changed:
         try:
             subprocess.run(
                 ["gcc", "-O2", "-Wall", "-Wextra", "-o", str(program), str(source)], check=True
@@ -66,13 +78,14 @@ class Program:
     """One process of many clients. Use as a context manager; leaving it ends the clients."""
 
     def __init__(
-        self, name: str, ports: Sequence[int], requests: Iterable[bytes], lifetime: int
+        self, name: str, requests: Iterable[bytes], lifetime: int, port: int, *more: object
     ) -> None:
-        """`requests` holds one request per client; the process ends after `lifetime` seconds."""
-        self._heads = BUILD / f"requests.{ports[0]}"
+        """`more` are arguments behind the port; the process ends after `lifetime` seconds."""
+        self._heads = BUILD / f"requests.{port}"
         self._heads.write_bytes(b"".join(request + b"\0" for request in requests))
+        arguments = (self._heads, lifetime, port, *more)
         self._process = subprocess.Popen(
-            [str(compile_program(name)), str(self._heads), str(lifetime), *map(str, ports)],
+            [str(compile_program(name)), *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -109,7 +122,8 @@ class Load(Program):
     """Clients that stamp what they receive."""
 
     def __init__(self, port: int, requests: Iterable[bytes], lifetime: int) -> None:
-        super().__init__("load", [port], requests, lifetime)
+        """`requests` holds one request per client."""
+        super().__init__("load", requests, lifetime, port)
 
     def open(self, count: int, receive_buffer: int = 0, window: int = 64) -> Opened:
         """Connect `count` more clients and wait until each has the head of its answer.
@@ -141,11 +155,45 @@ class Load(Program):
         self._ask(f"pause {count}")
 
 
+class Polls(Program):
+    """Clients that ask again as soon as they are answered, and check what they get."""
+
+    def __init__(
+        self, port: int, sessions: Iterable[Sequence[bytes]], marks: Sequence[str], lifetime: int
+    ) -> None:
+        """Each client has a session: requests, of which the last one is asked again and again.
+
+        The bytes 1 and 2 in them stand for what followed these two marks in the answers so far.
+        """
+        sessions = list(sessions)
+        requests = itertools.chain.from_iterable(sessions)
+        super().__init__("polls", requests, lifetime, port, len(sessions[0]), *marks)
+
+    def open(self, count: int, window: int = 64) -> float:
+        """Connect so many clients and wait until all poll; the seconds it took. Raises `Failed`."""
+        answer = self._ask(f"open {count} {window} 60")
+        if answer["polling"] != count or answer["failure"]:
+            raise Failed(f"{answer['polling']} of {count} clients poll: {answer['failure']!r}")
+        return float(answer["seconds"])
+
+    def wait(self, number: int, seconds: float = 60) -> Polled:
+        """Wait until each client has had this publication and has asked again.
+
+        Raises `Failed` if that takes longer, or if any client was left out, told twice, or
+        answered without a publication.
+        """
+        answer = self._ask(f"await {number} {seconds}")
+        if answer["failure"] or any(answer[key] for key in ("away", "lost", "repeated", "empty")):
+            raise Failed(f"publication {number} did not reach every client once: {answer}")
+        return Polled(answer["last"], answer["answers"])
+
+
 class Returning(Program):
     """Clients that come back with their cursors when they are cut, and check what they get."""
 
     def __init__(self, ports: Sequence[int], requests: Iterable[bytes], lifetime: int) -> None:
-        super().__init__("returning", ports, requests, lifetime)
+        """`requests` holds one request per client."""
+        super().__init__("returning", requests, lifetime, *ports)
 
     def open(self, count: int, window: int = 64) -> None:
         """Connect so many clients, to the ports in turn. Raises `Failed` if any is refused."""

@@ -111,6 +111,7 @@ def describe() -> dict[str, str]:
         "Nchan": _first_line(
             ["dpkg-query", "--show", "--showformat=${Version}", "libnginx-mod-nchan"]
         ),
+        "Node": _first_line(["node", "--version"]),
     }
 
 
@@ -126,7 +127,8 @@ def _processor() -> str:
 
 def _commit() -> str:
     commit = _first_line(["git", "-C", str(CHECKOUT), "rev-parse", "--short=12", "HEAD"])
-    sources = [str(CHECKOUT / name) for name in ("push_server", "bench/*.c", "bench/*.py")]
+    files = ("push_server", *(f"bench/*.{kind}" for kind in ("c", "h", "py", "js", "conf")))
+    sources = [str(CHECKOUT / name) for name in files]
     changed = _first_line(["git", "-C", str(CHECKOUT), "status", "--porcelain", "--", *sources])
     return f"{commit} with local changes" if changed else commit
 

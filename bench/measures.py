@@ -4,7 +4,8 @@ A *round* starts all servers afresh, connects the subscribers of each, publishes
 three ways, and stops the servers. Only one works at a time; in the fan-out they take turns
 every few publications, so that whatever else the machine does hits all of them alike, and
 ratios are taken round by round. Other measures stand alone because they need other crowds:
-`durable` (no subscribers), `stopped` (many that do not read), and what is in `bench.nodes`.
+`durable` (no subscribers), `stopped` (many that do not read), and what is in `bench.polls` and
+`bench.nodes`.
 
 Each function returns figures by the keys of `figures.FIGURES`.
 """
@@ -31,7 +32,7 @@ from bench.servers import CHANNEL, FLOOD, PushServer, Server, payload, publish_c
 Figures = dict[str, float]
 
 ROUND_PARTS = ("connect", "memory", "fanout", "burst", "batch")
-PARTS = (*ROUND_PARTS, "transports", "durable", "stopped", "nodes")
+PARTS = (*ROUND_PARTS, "transports", "polls", "durable", "stopped", "nodes")
 """What `--only` takes."""
 
 LIFETIME = 300
@@ -64,6 +65,10 @@ class Plan:
     batch: int = 100
     durable_seconds: float = 4.0
     publishers: int = 16
+    pollers: int = 1000
+    polled: int = 5
+    """Publications to them, in each of two ways and in each turn."""
+    poll_turns: int = 2
     others: int = 10_000
     stopped: int = 1000
     floods: int = 80

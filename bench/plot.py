@@ -78,7 +78,7 @@ def draw(panels: Sequence[Panel], caption: str) -> str:
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
-        "<title>Benchmark: this server, Nchan and a bare C relay</title>",
+        "<title>Benchmark: this server beside others</title>",
         f"<style>{STYLE}</style>",
         *body,
         "</svg>",

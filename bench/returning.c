@@ -7,35 +7,18 @@
  * out is lost, what comes again is a duplicate, and a `reset` is counted.
  *
  * `returning REQUESTS SECONDS PORT...` connects client i to the i-th port in turn, at 127.0.0.1,
- * with the i-th of the NUL-ended requests in the file REQUESTS; the process ends itself after
- * SECONDS. Commands come as lines on stdin, and each is answered by one line of JSON on stdout:
+ * with the i-th of the requests. Commands:
  *
  *   open COUNT WINDOW SECONDS   connect, at most WINDOW of them unanswered
  *   return PORT...              from now on clients come back to one of these, at random
  *   await OFFSET SECONDS        wait until every client has this offset; then what happened so
  *                               far, and when each client that was cut had its first publication
- *                               again (CLOCK_MONOTONIC, nanoseconds)
- *
- * Started by bench/load.py, which is the only reader of the answers.
+ *                               again
  */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <netinet/in.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include "clients.h"
 
-enum { CLIENTS = 20000, BUFFER = 1 << 16, EVENTS = 512, LINE = 1024, CURSOR = 200, PORTS = 8 };
+enum { CLIENTS = 20000, BUFFER = 1 << 16, LINE = 1024, CURSOR = 200, PORTS = 8 };
 
-#define SECOND INT64_C(1000000000)
 #define NEVER INT64_MAX
 
 /* As in push_server/browser: wire.js and connection.js. */
@@ -66,24 +49,9 @@ static struct client {
 /* When a client has to act: to try again, or to give up trying. Apart, to be searched fast. */
 static int64_t due[CLIENTS];
 
-static int made, greeted, epoll;
+static int made, greeted;
 static int ports[PORTS], port_count;
-static char *requests[CLIENTS];
-static int request_count;
 static long long lost, duplicates, resets, cuts, refusals, timeouts;
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-static int64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * SECOND + time.tv_nsec;
-}
 
 /* Wait and come again, as long as the JavaScript client would. */
 static void again(struct client *c)
@@ -205,43 +173,27 @@ static void receive(struct client *c)
 static void request(struct client *c)
 {
     static char text[8192];
-    struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)(c - clients)};
-    const char *head = requests[(c - clients) % request_count];
-    int size, error = 0;
-    socklen_t length = sizeof error;
+    uint32_t place = (uint32_t)(c - clients);
+    const char *head = requests[place % (uint32_t)request_count];
 
-    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &length);
     /* All but the blank line at the end, then the cursor if there is one. */
-    size = snprintf(text, sizeof text, "%.*s%s%s%s\r\n", (int)strlen(head) - 2, head,
-                    *c->cursor ? "Last-Event-ID: " : "", c->cursor, *c->cursor ? "\r\n" : "");
-    if (error || send(c->fd, text, (size_t)size, MSG_NOSIGNAL) != size) {
+    int size = snprintf(text, sizeof text, "%.*s%s%s%s\r\n", (int)strlen(head) - 2, head,
+                        *c->cursor ? "Last-Event-ID: " : "", c->cursor,
+                        *c->cursor ? "\r\n" : "");
+    if (first_ask(c->fd, place, text, (size_t)size))
         cut(c);
-        return;
-    }
-    c->phase = ANSWERING;
-    epoll_ctl(epoll, EPOLL_CTL_MOD, c->fd, &event);
+    else
+        c->phase = ANSWERING;
 }
 
 static void try(struct client *c, int port)
 {
-    struct epoll_event event = {.events = EPOLLOUT, .data.u32 = (uint32_t)(c - clients)};
-    struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    /* A reset instead of a farewell, so that the next run finds free ports. */
-    struct linger reset = {1, 0};
-
     c->begun = now();
     c->length = c->control = c->status = 0;
     c->event_offset = 0, *c->event_cursor = 0, c->retry_after = 0;
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c->fd < 0)
-        die("socket");
-    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-    server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event))
-        die("epoll");
     c->phase = CONNECTING;
     due[c - clients] = c->begun + HELLO_TIMEOUT;
-    if (connect(c->fd, (struct sockaddr *)&server, sizeof server) && errno != EINPROGRESS)
+    if (dial(&c->fd, (uint32_t)(c - clients), port, 0))
         cut(c);
 }
 
@@ -261,37 +213,34 @@ static void act_if_due(void)
     }
 }
 
-/* One turn of the loop; true if a command waits on stdin. */
-static int turn(int milliseconds)
+static void happen(uint32_t place)
 {
-    struct epoll_event events[EVENTS];
-    int ready = epoll_wait(epoll, events, EVENTS, milliseconds), command = 0;
+    struct client *c = &clients[place];
 
-    for (int i = 0; i < ready; i++) {
-        if (events[i].data.u32 == UINT32_MAX) {
-            command = 1;
-            continue;
-        }
-        struct client *c = &clients[events[i].data.u32];
-        if (c->phase == CONNECTING)
-            request(c);
-        else if (c->phase != WAITING)
-            receive(c);
-    }
+    if (c->phase == CONNECTING)
+        request(c);
+    else if (c->phase != WAITING)
+        receive(c);
+}
+
+static int turn_and_act(int milliseconds)
+{
+    int command = turn(milliseconds);
+
     act_if_due();
     return command;
 }
 
 static void open_all(int count, int window, double seconds)
 {
-    int64_t until = now() + (int64_t)(seconds * 1e9);
+    int64_t until = in(seconds);
 
     while (greeted < count && now() < until) {
         while (made < count && made - greeted < window) {
             made++;
             try(&clients[made - 1], ports[(made - 1) % port_count]);
         }
-        turn(5);
+        turn_and_act(5);
     }
     printf("{\"open\":%d,\"refusals\":%lld}\n", greeted, refusals + timeouts);
 }
@@ -305,11 +254,11 @@ static void set_ports(char *line)
 
 static void await(int64_t offset, double seconds)
 {
-    int64_t until = now() + (int64_t)(seconds * 1e9);
+    int64_t until = in(seconds);
     int next = 0, away = 0;
     const char *comma = "";
 
-    for (; now() < until; turn(5)) {
+    for (; now() < until; turn_and_act(5)) {
         while (next < made && clients[next].offset >= offset && clients[next].back >= 0)
             next++;
         if (next == made)
@@ -340,58 +289,21 @@ static void obey(char *line)
         set_ports(line + 7), printf("{\"ports\":%d}\n", port_count);
     else
         printf("{\"error\":\"unknown command\"}\n");
-    fflush(stdout);
-}
-
-static void read_requests(const char *path)
-{
-    FILE *file = fopen(path, "rb");
-    size_t room = 0;
-
-    if (!file)
-        die(path);
-    while (request_count < CLIENTS) {
-        char *one = NULL;
-        if (getdelim(&one, &room, 0, file) <= 0)
-            break;
-        requests[request_count++] = one;
-        room = 0;
-    }
-    fclose(file);
-    if (!request_count)
-        die("no requests");
 }
 
 int main(int argc, char **argv)
 {
-    struct rlimit files = {CLIENTS + 100, CLIENTS + 100};
-    struct epoll_event event = {.events = EPOLLIN, .data.u32 = UINT32_MAX};
-    static char line[256];
-
     if (argc < 4 || argc > 3 + PORTS) {
         fprintf(stderr, "usage: returning REQUESTS SECONDS PORT...\n");
         return 2;
     }
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    alarm((unsigned)atoi(argv[2]));
-    /* Without the right to raise the limit, what is allowed has to do. */
-    if (setrlimit(RLIMIT_NOFILE, &files) && !getrlimit(RLIMIT_NOFILE, &files)) {
-        files.rlim_cur = files.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
+    begin(argv, CLIENTS);
     for (int i = 3; i < argc; i++)
         ports[port_count++] = atoi(argv[i]);
-    read_requests(argv[1]);
     clients = calloc(CLIENTS, sizeof *clients);
-    epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (!clients || epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &event))
-        die("start");
-    setvbuf(stdin, NULL, _IONBF, 0);
-    for (;;) {
-        if (!turn(5))
-            continue;
-        if (!fgets(line, sizeof line, stdin))
-            return 0;
-        obey(line);
-    }
+    if (!clients)
+        die("memory");
+    for (;;)
+        if (turn_and_act(5))
+            take_command();
 }

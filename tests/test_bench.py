@@ -1,5 +1,7 @@
-"""The benchmark's judge of clients that come back: it has to notice what it is there for."""
+"""The benchmark's judges, of clients that come back and of those that poll: they have to notice
+what they are there for."""
 
+import dataclasses
 import shutil
 import socket
 import threading
@@ -8,8 +10,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from bench.load import Returned, Returning
+from bench.figures import POLLED
+from bench.load import Polls, Returned, Returning
 from bench.machine import BUILD, Failed
+from bench.measures import QUICK
+from bench.polls import PushServerBayeux, PushServerPoll, measure_polls
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
 
@@ -123,5 +128,116 @@ def test_one_that_does_not_come_back_is_away() -> None:
 
 
 def test_a_refusal_at_the_beginning_is_a_failure() -> None:
-    with pytest.raises(Failed), client(BUSY, HEAD + HELLO):
+    at_once = BUSY.replace(b"Retry-After: 1\r\n", b"")
+    with pytest.raises(Failed), client(at_once, HEAD + HELLO):
         pass
+
+
+# Those that poll.
+
+
+def answer(text: str, head: str = "HTTP/1.1 200 OK") -> bytes:
+    return f"{head}\r\nEtag: 7\r\ncontent-length: {len(text)}\r\n\r\n{text}".encode()
+
+
+def polled(cursor: str, *numbers: int) -> bytes:
+    data = ",".join(f'{{"n":"@{number:08d}"}}' for number in numbers)
+    return answer(f'{{"cursor":"{cursor}","publications":[{data}]}}')
+
+
+FIRST_POLL = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length:     \r\n\r\nfirst"
+NEXT_POLL = FIRST_POLL.replace(b"first", b"since=\x01 tag=\x02")
+
+
+class KeptOpen(threading.Thread):
+    """A server that gives one connection these answers, each when it was asked, then waits."""
+
+    def __init__(self, answers: Sequence[bytes], piece: int) -> None:
+        super().__init__()
+        self.requests: list[bytes] = []
+        self._answers = answers
+        self._piece = piece
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+
+    def run(self) -> None:
+        self._listener.settimeout(10)
+        with self._listener, self._listener.accept()[0] as stream:
+            for each in self._answers:
+                self.requests.append(stream.recv(8192))
+                for start in range(0, len(each), self._piece):
+                    stream.sendall(each[start : start + self._piece])
+                if not each:
+                    return
+            try:
+                while request := stream.recv(8192):
+                    self.requests.append(request)
+            except ConnectionError:
+                pass
+
+
+@contextmanager
+def poller(*answers: bytes, piece: int = 65_536) -> Iterator[tuple[Polls, KeptOpen]]:
+    """One client of such a server, which polls."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    server = KeptOpen(answers, piece)
+    server.start()
+    try:
+        with Polls(
+            server.port, [[FIRST_POLL, NEXT_POLL]], ['"cursor":"', "\r\nEtag: "], 30
+        ) as polls:
+            polls.open(1)
+            yield polls, server
+    finally:
+        server.join()
+
+
+@pytest.mark.parametrize("piece", [1, 7, 65_536])
+def test_a_poll_brings_back_what_it_was_told(piece: int) -> None:
+    with poller(polled("a"), polled("bcd", 1), polled("", 2), piece=piece) as (polls, server):
+        assert polls.wait(2, 10).answers == 2
+    bodies = [request.partition(b"\r\n\r\n")[2] for request in server.requests]
+    assert bodies == [b"first", b"since=a tag=7", b"since=bcd tag=7", b"since= tag=7"]
+    for request, body in zip(server.requests, bodies, strict=True):
+        assert b"Content-Length:%5d\r\n" % len(body) in request
+
+
+def test_what_was_there_before_does_not_count() -> None:
+    with poller(polled("a", 0), polled("b", 1)) as (polls, _):
+        assert polls.wait(1, 10).answers == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "noticed"),
+    [
+        ([polled("b", 2)], "'lost': 1"),
+        ([polled("b", 1), polled("c", 1, 2)], "'repeated': 1"),
+        ([polled("b", 1), polled("c"), polled("d", 2)], "'empty': 1"),
+        ([polled("b", 1), b""], "closed"),
+        ([answer("", "HTTP/1.1 503 Service Unavailable")], "503 Service Unavailable"),
+        ([b"HTTP/1.1 200 OK\r\n\r\n"], "200 OK"),
+        ([polled("b", 1) + polled("c", 2)], "more than the answer"),
+        ([answer("x" * 5000)], "too long"),
+    ],
+)
+def test_polls_that_go_wrong_are_a_failure(answers: Sequence[bytes], noticed: str) -> None:
+    with poller(polled("a"), *answers) as (polls, _), pytest.raises(Failed, match=noticed):
+        polls.wait(2, 10)
+
+
+def test_a_poll_that_is_not_answered_is_a_failure() -> None:
+    with poller(polled("a")) as (polls, _), pytest.raises(Failed, match="'away': 1"):
+        polls.wait(1, 0.1)
+
+
+def test_a_session_that_does_not_begin_is_a_failure() -> None:
+    with pytest.raises(Failed, match="403"), poller(answer("", "HTTP/1.1 403 Forbidden")):
+        pass
+
+
+def test_our_own_polls_are_measured() -> None:
+    plan = dataclasses.replace(QUICK, pollers=20, polled=2, poll_turns=1)
+    found = measure_polls([PushServerPoll, PushServerBayeux], plan, lambda *_: None)
+    for figures in found.values():
+        assert figures.keys() == {figure.key for figure in POLLED}
+        assert all(value > 0 for value in figures.values())
