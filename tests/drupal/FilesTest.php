@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace PushServer\Tests\Drupal;
 
 use PHPUnit\Framework\TestCase;
+use PushServer\Check;
 use Symfony\Component\Yaml\Yaml;
 
 /**
@@ -73,11 +74,21 @@ final class FilesTest extends TestCase
         $schema = self::yaml('config/schema/push_server.schema.yml')['push_server.settings']['mapping'];
         self::assertSame(array_keys($installed), array_keys($schema));
         self::assertSame(array_keys($installed['notify']), array_keys($schema['notify']['mapping']));
-        $form = (string) file_get_contents(MODULE . '/src/Form/SettingsForm.php');
+        $form = implode('', array_map('file_get_contents', glob(MODULE . '/src/Form/*.php')));
         $left = array_diff(array_keys($installed), ['notify', 'token_key_id', 'api_key_id']);
         foreach ([...$left, ...array_map(static fn ($name) => "notify.$name", array_keys($installed['notify']))] as $name) {
             $isThere = str_contains($form, "push_server.settings:$name'") || str_contains($form, "'$name'");
             self::assertTrue($isThere, $name);
+        }
+    }
+
+    public function testEveryCheckHasATitleThatCanBeTranslated(): void
+    {
+        $health = (string) file_get_contents(MODULE . '/src/Health.php');
+        foreach ((new \ReflectionClassConstant(Check::class, 'TITLES'))->getValue() as $name => $title) {
+            $words = preg_quote($title, '/');
+            $translated = str_contains($title, '.') ? "'$words'" : "\\\$this->t\(['\"]{$words}['\"]\)";
+            self::assertMatchesRegularExpression("/^ +'$name' => $translated,$/m", $health);
         }
     }
 

@@ -90,6 +90,14 @@ def test_every_text_can_be_translated() -> None:
     assert re.findall(r"\b(?:_e|_x|_nx|esc_attr__|esc_html_e)\(", text) == []
 
 
+def test_every_check_has_a_title_that_can_be_translated() -> None:
+    client = (PLUGIN / "lib/client/src/Check.php").read_text("utf-8")
+    checks = (PLUGIN / "includes/class-push-server-checks.php").read_text("utf-8")
+    own = re.findall(r"new Check\( '(\w+)'", checks)
+    known = set(re.findall(r"^ {8}'(\w+)' => ['\"]", client, re.MULTILINE))
+    assert known | {*own} == set(re.findall(r"^\t{3}'(\w+)' => ", checks, re.MULTILINE))
+
+
 def test_the_versions_agree() -> None:
     main = (PLUGIN / "push-server.php").read_text("utf-8")
     readme = (PLUGIN / "readme.txt").read_text("utf-8")

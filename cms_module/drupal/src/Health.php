@@ -60,6 +60,33 @@ final class Health {
   }
 
   /**
+   * What a check is called on a page.
+   */
+  public function title(string $check): string {
+    return (string) match ($check) {
+      'settings' => $this->t('Settings'),
+      'names' => $this->t('Name of the push host'),
+      'port' => $this->t('Port'),
+      'tls' => $this->t('Certificate'),
+      'push_host' => $this->t('The way to the push server'),
+      'agent_cluster' => 'document.domain',
+      'frame' => $this->t('Embedding'),
+      'token_key' => $this->t('Token key'),
+      'forwarded' => $this->t("Visitor's address"),
+      'streaming' => $this->t('Streaming'),
+      'api' => $this->t('Internal API'),
+      'api_key' => $this->t('API key'),
+      'api_private' => $this->t('Privacy of the API'),
+      'clock' => $this->t('Clocks'),
+      'versions' => $this->t('Versions'),
+      'speed' => $this->t('Speed'),
+      'spool' => $this->t('What waits to be sent'),
+      'after_response' => $this->t('Sending after the page'),
+      default => $check,
+    };
+  }
+
+  /**
    * The lines of the status report: each hop that fails, or that all is well.
    *
    * @return array<string, array<string, mixed>>
@@ -67,10 +94,10 @@ final class Health {
    */
   public function requirements(): array {
     $requirements = [];
-    foreach ($this->recent() as $name => [$title, $status, $message]) {
+    foreach ($this->recent() as $name => [$status, $message]) {
       if (self::SEVERITIES[$status] > 0) {
         $requirements["push_server_$name"] = [
-          'title' => $this->t('Push server: @check', ['@check' => $title]),
+          'title' => $this->t('Push server: @check', ['@check' => $this->title($name)]),
           'value' => $status === 'error' ? $this->t('Does not work') : $this->t('Needs attention'),
           'description' => [
             '#markup' => $this->t('@message <a href=":url">Settings and connection test</a>', [
@@ -94,8 +121,8 @@ final class Health {
   /**
    * The checks, at most a minute old.
    *
-   * @return array<string, array{string, string, string}>
-   *   Title, status and message by name.
+   * @return array<string, array{string, string}>
+   *   Status and message by name.
    */
   private function recent(): array {
     $kept = $this->cache->get(self::CACHE_ID);
@@ -104,7 +131,7 @@ final class Health {
     }
     $checks = [];
     foreach ($this->checks($this->clients->client()) as $check) {
-      $checks[$check->name] = [$check->title(), $check->status->value, $check->message];
+      $checks[$check->name] = [$check->status->value, $check->message];
     }
     $this->cache->set(self::CACHE_ID, $checks, $this->time->getCurrentTime() + self::CACHE_SECONDS, [
       'config:push_server.settings',

@@ -37,6 +37,36 @@ final class Push_Server_Checks {
 	}
 
 	/**
+	 * What a check is called on a page.
+	 *
+	 * @param string $name Of the check.
+	 */
+	public static function title( string $name ): string {
+		return match ( $name ) {
+			'settings' => __( 'Settings', 'push-server' ),
+			'names' => __( 'Name of the push host', 'push-server' ),
+			'port' => __( 'Port', 'push-server' ),
+			'tls' => __( 'Certificate', 'push-server' ),
+			'push_host' => __( 'The way to the push server', 'push-server' ),
+			'agent_cluster' => 'document.domain',
+			'frame' => __( 'Embedding', 'push-server' ),
+			'token_key' => __( 'Token key', 'push-server' ),
+			'forwarded' => __( "Visitor's address", 'push-server' ),
+			'streaming' => __( 'Streaming', 'push-server' ),
+			'api' => __( 'Internal API', 'push-server' ),
+			'api_key' => __( 'API key', 'push-server' ),
+			'api_private' => __( 'Privacy of the API', 'push-server' ),
+			'clock' => __( 'Clocks', 'push-server' ),
+			'versions' => __( 'Versions', 'push-server' ),
+			'speed' => __( 'Speed', 'push-server' ),
+			'spool' => __( 'What waits to be sent', 'push-server' ),
+			'after_response' => __( 'Sending after the page', 'push-server' ),
+			'mixed_content' => __( 'Mixed content', 'push-server' ),
+			default => $name,
+		};
+	}
+
+	/**
 	 * What waits in the table.
 	 */
 	public static function spool(): Check {

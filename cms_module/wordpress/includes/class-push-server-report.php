@@ -22,7 +22,7 @@ final class Push_Server_Report {
 		// What was skipped hangs on something above that failed, and says nothing more.
 		$checks = array_filter( Push_Server_Checks::run(), static fn ( $check ): bool => PushServer\CheckStatus::Skipped !== $check->status );
 		foreach ( $checks as $name => $check ) {
-			self::render_result( $name, $check->title(), $check->status->value, $check->message );
+			self::render_result( $name, Push_Server_Checks::title( $name ), $check->status->value, $check->message );
 		}
 		self::render_result( 'browser', __( 'This browser', 'push-server' ), 'waiting', __( 'A publication is on its way to this browser…', 'push-server' ) );
 		echo '</tbody></table>';
