@@ -41,9 +41,6 @@ DEGRADED_SECONDS = 300.0
 ANONYMOUS = "0"
 """All visitors who have not logged in: many people, so no limit per user."""
 
-FALLBACKS = frozenset({"blocked", "buffered", "stalled", "not_found", "unsupported"})
-"""What a browser may report to be wrong with the better transport."""
-
 
 class Hub:
     """The subscribers of this node."""
@@ -418,10 +415,6 @@ class Hub:
 
     # What the doors ask.
 
-    def note_fallback(self, reason: str) -> None:
-        """Count why a browser uses a lesser transport (any thread; a lost count is no harm)."""
-        self.counts[f"fallbacks.{reason if reason in FALLBACKS else 'other'}"] += 1
-
     def asked(self, what: str, argument: str) -> Mapping[str, int]:
         """This node's answer in a survey (the broker's callback)."""
         if what == CHANNELS:
@@ -458,6 +451,11 @@ class Hub:
         names = [name for name, _ in self._rooms.sizes()]
         everyone = self._lifetimes.everyone()
         by_transport = Counter(subscriber.transport.name for subscriber in everyone)
+        fallbacks = Counter(
+            f"fallbacks.{subscriber.transport.name}.{subscriber.fallback}"
+            for subscriber in everyone
+            if subscriber.fallback
+        )
         return {
             "connections": self._admission.size,
             "users": sum(name.startswith(PERSONAL) for name in names),
@@ -465,6 +463,7 @@ class Hub:
             "blocked": len(self.blocked),
             "deliveries": self._rooms.deliveries,
             **{f"connections.{name}": by_transport[name] for name in {*TRANSPORTS, *by_transport}},
+            **fallbacks,
             **self.counts,
             **self.broker.counts,
         }

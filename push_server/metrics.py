@@ -12,12 +12,17 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
 
+# Name -> text, and the labels: the number NAME.A.B is the sample {label="A", label="B"}.
 GAUGES = {
     "connections": ("Open client connections.", "transport"),
     "users": ("Users with an open connection.", ""),
     "channels": ("Channels with subscribers.", ""),
     "degraded": ("Whether the log is out of reach.", ""),
     "blocked": ("Connections whose client does not keep up right now.", ""),
+    "fallbacks": (
+        "Open connections on a lesser transport, by what ailed the better one.",
+        "transport reason",
+    ),
 }
 COUNTERS = {
     "connects": ("Connections made.", "transport"),
@@ -36,7 +41,6 @@ COUNTERS = {
     "dropped": ("Entries of the log or the bus that were not ours, or damaged.", "where"),
     "reread": ("Publications read from the log because the bus did not bring them.", ""),
     "restarted": ("Channels whose log was lost while they had subscribers here.", ""),
-    "fallbacks": ("Connections on a lesser transport, by what ailed the better.", "reason"),
 }
 
 
@@ -56,21 +60,21 @@ class Metrics:
 
     def collect(self) -> Iterable[Metric]:
         """The metric families (called by the registry)."""
-        for name, (text, label) in GAUGES.items():
-            gauge = GaugeMetricFamily(f"push_{name}", text, labels=[label] if label else [])
-            self._fill(gauge, name, label)
+        for name, (text, labels) in GAUGES.items():
+            gauge = GaugeMetricFamily(f"push_{name}", text, labels=labels.split())
+            self._fill(gauge, name, len(labels.split()))
             yield gauge
-        for name, (text, label) in COUNTERS.items():
-            counter = CounterMetricFamily(f"push_{name}", text, labels=[label] if label else [])
-            self._fill(counter, name, label)
+        for name, (text, labels) in COUNTERS.items():
+            counter = CounterMetricFamily(f"push_{name}", text, labels=labels.split())
+            self._fill(counter, name, len(labels.split()))
             yield counter
 
     def _fill(
-        self, family: GaugeMetricFamily | CounterMetricFamily, name: str, label: str
+        self, family: GaugeMetricFamily | CounterMetricFamily, name: str, labels: int
     ) -> None:
-        if not label:
+        if not labels:
             family.add_metric([], self._numbers.get(name, 0))
             return
         for key, value in self._numbers.items():
             if key.startswith(name + "."):
-                family.add_metric([key.removeprefix(name + ".")], value)
+                family.add_metric(key.split(".", labels)[1:], value)

@@ -13,7 +13,7 @@ Event loop only. Imported by the hub.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -51,6 +51,8 @@ class SubscribeRequest(NamedTuple):
     """The display name, for presence."""
     begun: bool = False
     """Whether the answer's head was sent before: then no refusal can be an HTTP answer."""
+    fallback: str = ""
+    """Why this transport and no better one; empty where the client gave no reason."""
 
 
 class Subscriber:
@@ -68,6 +70,7 @@ class Subscriber:
         "controls",
         "due",
         "ends",
+        "fallback",
         "held",
         "id",
         "instance",
@@ -95,6 +98,7 @@ class Subscriber:
         self.address = request.address
         self.instance = request.instance
         self.transport = request.transport
+        self.fallback = request.fallback
         self.connection = connection
         self.answer_headers = request.headers if request.transport.once else ()
         self.keep_alive = request.keep_alive
@@ -154,9 +158,14 @@ class Subscriber:
     # The three steps of a beginning.
 
     def resume(
-        self, since: Mapping[str, Position] | None, histories: Mapping[str, History]
+        self,
+        since: Mapping[str, Position] | None,
+        histories: Mapping[str, History],
+        watched: Container[str] = (),
     ) -> tuple[list[str], dict[str, list[str]]]:
         """Take its starting place in every channel and line up what it missed.
+
+        In those it has `watched` before, nothing that was held is old.
 
         Returns the channels that are recovered, and those that are not by reason. The cursor
         keeps the old entries of the latter until `restart`: a client that is cut off between
@@ -179,7 +188,8 @@ class Subscriber:
                 resets.setdefault(history.reset or UNKNOWN, []).append(channel)
             else:
                 self._cursors[channel] = cursor_entry(channel, history.head)
-            reached[channel] = history.head
+            if channel not in watched:
+                reached[channel] = history.head
         # Merge: of what was delivered while the history was read, keep what lies beyond it.
         missed.extend(
             publication

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
-from urllib.parse import quote
+from contextlib import ExitStack
+from urllib.parse import quote, urlencode
 
 import pytest
 from harness import SITE, PushServer
 from wire import PATIENCE, Refused, read_head, request_bytes
+from wire_ws import Upgraded
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 
@@ -90,3 +92,32 @@ def test_09_a_ticket_opens_one(push: PushServer, transport: str) -> None:
         wire.send(request_bytes("GET", target, push.head()))
         assert read_head(wire, time.monotonic() + PATIENCE).status == 200
         assert push.get(target).status == 401
+
+
+HOSTILE: list[object] = [
+    "x" * 2000, "buffered.x", 'a"} 1\npush_up{b="', "poll", "other", "\u202e", 5, True, [], ["x"],
+    {"a": 1}, None,
+]
+
+
+def test_the_reason_of_a_fallback_is_one_of_ours(push: PushServer) -> None:
+    # Attack: a series of its own for each report, until Prometheus is full; or a forged line.
+    token = push.token("fallback")
+    with ExitStack() as open_:
+        for value in HOSTILE:
+            if isinstance(value, str):
+                receiver = open_.enter_context(push.wire())
+                query = urlencode({"fallback": value})
+                headers = {**push.head(), "Authorization": f"Bearer {token}"}
+                receiver.send(request_bytes("GET", f"/subscribe/stream?{query}", headers))
+                assert read_head(receiver, time.monotonic() + PATIENCE).status == 200
+            headers = {**push.head(), "Origin": SITE}
+            ws = open_.enter_context(Upgraded(push.address, "/subscribe/ws", headers))
+            params = {"token": token, "fallback": value}
+            ws.send({"id": 1, "method": "connect", "params": params})
+            assert ws.value()["type"] == "hello"
+        found = {name for name in push.api("stats") if name.startswith("fallbacks.")}
+        assert found == {"fallbacks.stream.other", "fallbacks.ws.other"}
+        metrics = push.get("/metrics", internal=True).body.decode()
+        assert 'push_fallbacks{reason="other",transport="ws"}' in metrics
+        assert "push_up" not in metrics and "xxx" not in metrics

@@ -761,9 +761,20 @@ def test_stats_and_channels(stage: Stage) -> None:
     assert stats["connections.poll"] == 0 and stats["connects.stream"] == 2
     assert stage.hub.channels("") == {"room": 2, "hall": 1}
     assert stage.hub.channels("user:a") == {"user:alice": 1}
-    for reason in ("buffered", "<script>"):
-        stage.hub.note_fallback(reason)
-    assert stage.hub.stats()["fallbacks.buffered"] == stage.hub.stats()["fallbacks.other"] == 1
+
+
+def test_which_share_is_on_which_transport_and_why(stage: Stage) -> None:
+    cursor = stage.attach("ann").values[0]["cursor"]
+    polls = [
+        stage.attach("ann", transport="poll", since=cursor, fallback="stalled") for _ in range(2)
+    ]
+    stage.attach("bob", fallback="blocked")
+    stats = stage.hub.stats()
+    assert (stats["fallbacks.poll.stalled"], stats["connections.poll"]) == (2, 2)
+    assert (stats["fallbacks.stream.blocked"], stats["connections.stream"]) == (1, 2)
+    for poll in polls:
+        poll.close("gone")
+    assert "fallbacks.poll.stalled" not in stage.hub.stats()
 
 
 def test_ids_are_unique(stage: Stage) -> None:

@@ -16,7 +16,8 @@ NUMBERS = {
     "connects.poll": 1,
     "resets.trimmed": 5,
     "cuts.slow": 6,
-    "fallbacks.buffered": 7,
+    "fallbacks.poll.buffered": 7,
+    "fallbacks.stream.other": 8,
     "deliveries": 10_000,
     'odd"name\n': 1,
 }
@@ -41,7 +42,8 @@ def test_every_metric_has_its_number() -> None:
     assert samples["push_blocked", ()] == 1
     assert samples["push_resets_total", (("reason", "trimmed"),)] == 5
     assert samples["push_cuts_total", (("reason", "slow"),)] == 6
-    assert samples["push_fallbacks_total", (("reason", "buffered"),)] == 7
+    assert samples["push_fallbacks", (("reason", "buffered"), ("transport", "poll"))] == 7
+    assert samples["push_fallbacks", (("reason", "other"), ("transport", "stream"))] == 8
     assert samples["push_deliveries_total", ()] == 10_000
     assert not any("odd" in name for name, _ in samples)
 

@@ -1,6 +1,6 @@
 """WebSocket as others understand it: conformance, and clients that we did not write.
 
-The fuzzing client of Autobahn|Testsuite, which `tools/autobahn` fetches, runs against an echo server
+The fuzzing client of Autobahn|Testsuite, fetched by `tools/autobahn`, runs against an echo server
 that exists only here (`echo_server.py`). A table goes through the same categories with its frames
 whole, in pieces and octet by octet.
 """

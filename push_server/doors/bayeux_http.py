@@ -133,7 +133,7 @@ class _Shape:
         fields = (*self.headers, ("Content-Length", str(len(body))))
         if not keep_alive:
             fields += (("Connection", "close"),)
-        return response_head.__wrapped__(200, fields) + body
+        return response_head(200, fields) + body
 
 
 class _Way:

@@ -101,9 +101,7 @@ class Conversation:
             self._enter(grant)
             connection.resume()
 
-    async def begin(
-        self, grant: Grant, channels: Sequence[Any], since: object, instance: object
-    ) -> None:
+    async def begin(self, grant: Grant, channels: Sequence[Any], params: Params) -> None:
         """Become a subscriber as `connect` asks. Raises `PushError`."""
         order = make_order(
             self.context.settings,
@@ -111,8 +109,9 @@ class Conversation:
             self._ip,
             channels,
             transport=WEBSOCKET,
-            since=since,
-            instance=instance,
+            since=params.get("since"),
+            instance=params.get("instance"),
+            fallback=params.get("fallback"),
             begun=True,
         )
         await self.context.hub.receive(order, self._connection)

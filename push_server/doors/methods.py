@@ -26,10 +26,7 @@ async def connect(talk: Conversation, params: Params, answer: Answer) -> None:
     """``connect``: the token, and what goes into the query of other transports."""
     check_fields(params, {"token"}, {"channels", "since", "instance", "fallback"})
     grant = renewal.verified(talk.context, params["token"])
-    fallback = params.get("fallback")
-    if isinstance(fallback, str) and fallback:
-        talk.context.hub.note_fallback(fallback)
-    await talk.begin(grant, _channels(params), params.get("since"), params.get("instance"))
+    await talk.begin(grant, _channels(params), params)
 
 
 async def subscribe(talk: Conversation, params: Params, answer: Answer) -> None:

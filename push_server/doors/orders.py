@@ -20,6 +20,11 @@ from push_server.transports.base import Headers, Transport
 CHANNELS_LIMIT = 256
 """Channels that one request may name, whatever the settings say."""
 
+FALLBACKS = frozenset({"blocked", "buffered", "stalled", "not_found", "unsupported"})
+"""What a browser may report to be wrong with the better transport."""
+OTHER = "other"
+"""What counts for anything else, so that no client makes up a label of a metric."""
+
 
 def sort_channels(
     asked: Sequence[Any], grant: Grant, limit: int, present: Collection[str] = ()
@@ -68,6 +73,7 @@ def make_order(
     timeout: float = 0.0,
     keep_alive: bool = False,
     begun: bool = False,
+    fallback: object = "",
 ) -> SubscribeRequest:
     """What the hub is asked for. Raises what is wrong with it."""
     channels, denied = sort_channels(asked, grant, settings.channels_per_connection)
@@ -88,7 +94,14 @@ def make_order(
         keep_alive=keep_alive,
         name=grant.name,
         begun=begun,
+        fallback=_known(fallback),
     )
+
+
+def _known(fallback: object) -> str:
+    if not fallback:
+        return ""
+    return fallback if isinstance(fallback, str) and fallback in FALLBACKS else OTHER
 
 
 def unlimited(settings: Settings) -> frozenset[str]:

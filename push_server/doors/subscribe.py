@@ -80,12 +80,11 @@ class SubscribeDoor:
             headers=headers if transport.once else (*headers, ("Date", formatdate(usegmt=True))),
             keep_alive=request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
             and "close" not in connection,
+            fallback=request.parameter("fallback"),
         )
         if transport.latest and order.since is None:
             since = context.crossing.call(_before_the_last(context.broker, order.channels))
             order = order._replace(since=since)
-        if fallback := request.parameter("fallback"):
-            context.hub.note_fallback(fallback)
         return order
 
     def _serve_blocking(self, order: SubscribeRequest) -> Answer:

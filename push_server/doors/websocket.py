@@ -92,10 +92,9 @@ class WebSocketDoor:
                 since=request.parameter("since"),
                 instance=request.parameter("instance"),
                 headers=headers,
+                fallback=request.parameter("fallback"),
             )
             talk = Conversation(self._lobby, METHODS, request.ip)
-            if fallback := request.parameter("fallback"):
-                self._context.hub.note_fallback(fallback)
             return lambda sock: talk.enter(sock, grant, order)
         if request.query:
             raise BadInput("query", "Without a token or ticket, put it all into `connect`.")

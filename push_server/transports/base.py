@@ -12,7 +12,6 @@ one piece, and the join is free.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -23,9 +22,8 @@ Pieces = Any
 """What `Transport.encode` makes and `Transport.join` takes: for most, a tuple of bytes."""
 
 
-@lru_cache(maxsize=256)
 def response_head(status: int, headers: Headers) -> bytes:
-    """The head of an HTTP/1.1 answer. Cached: thousands of streams begin with the same bytes."""
+    """The head of an HTTP/1.1 answer."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += [f"{name}: {value}" for name, value in headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

@@ -229,8 +229,9 @@ def test_behind_a_buffering_proxy_it_polls_and_says_why(
             world.notify("alice", number)
         expect(tab, list(range(20)))
         assert events(tab, "reset") == []
-        stats = world.push.api("stats")
-        assert stats["fallbacks.blocked"] or stats["fallbacks.buffered"]
+        eventually(
+            lambda: world.push.api("stats").get("fallbacks.poll.buffered") == 1, "the server knows"
+        )
         # It is remembered: the next visit does not spend seconds on finding out.
         tab.close()
         eventually(lambda: world.connections() == 0, "the last page ends the connection")
@@ -253,7 +254,7 @@ def test_where_a_websocket_is_blocked_a_stream_is_used(
         assert (info(tab)["transport"], info(tab)["transportReason"]) == ("stream", "blocked")
         world.notify("alice", 1)
         expect(tab, [1])
-        assert world.push.api("stats")["fallbacks.blocked"] == 1
+        assert world.push.api("stats")["fallbacks.stream.blocked"] == 1
         assert [code for _, code, _ in events(tab, "error")] == []
 
 
