@@ -26,14 +26,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from itsdangerous import Signer
 from wire import (
     PATIENCE,
     Address,
+    Asked,
     Ended,
     Poll,
     Response,
@@ -51,6 +52,8 @@ PUSH_HOST = "push.site.localhost"
 SALT = b"push.connect.v1"
 START_LIMIT = 20.0
 STOP_LIMIT = 15.0
+
+Subscriber = TypeVar("Subscriber")
 
 
 def free_port() -> int:
@@ -471,10 +474,10 @@ class PushServer:
 
     def _subscribe(
         self,
-        receiver: Any,
+        receiver: Callable[[Asked], Subscriber],
         token: str | None,
         channels: Iterable[str],
-        *,
+        *more: tuple[str, str],
         since: str | None = None,
         last_event_id: str | None = None,
         instance: str | None = None,
@@ -482,8 +485,8 @@ class PushServer:
         origin: str | None = None,
         headers: Mapping[str, str] | None = None,
         source: str | None = None,
-    ) -> Any:
-        query = [("channel", channel) for channel in channels]
+    ) -> Subscriber:
+        query = [*(("channel", channel) for channel in channels), *more]
         for name, value in (("since", since), ("instance", instance), ("ticket", ticket)):
             if value is not None:
                 query.append((name, value))
@@ -494,48 +497,33 @@ class PushServer:
             fields["Last-Event-ID"] = last_event_id
         if origin is not None:
             fields["Origin"] = origin
-        return receiver(self.address, query, fields, source)
+        return receiver(Asked(self.address, query, fields, source))
 
     def sse(self, token: str | None, *channels: str, **options: Any) -> Sse:
         """An SSE subscriber that has read its `hello`; `Refused` if it was not let in."""
-        receiver: Sse = self._subscribe(Sse, token, channels, **options)
-        return receiver
+        return self._subscribe(Sse, token, channels, **options)
 
     def stream(self, token: str | None, *channels: str, **options: Any) -> Stream:
         """The same on the JSON-lines stream."""
-        receiver: Stream = self._subscribe(Stream, token, channels, **options)
-        return receiver
+        return self._subscribe(Stream, token, channels, **options)
 
     def ws(self, token: str | None, *channels: str, **options: Any) -> Ws:
         """The same on a WebSocket."""
-        receiver: Ws = self._subscribe(Ws, token, channels, **options)
-        return receiver
+        return self._subscribe(Ws, token, channels, **options)
 
     def frame(self, token: str | None, *channels: str, **options: Any) -> Frame:
         """The same in a forever frame."""
         origin = ("origin", self.settings["site_origins"][0])
-
-        def receiver(address: Address, query: list[tuple[str, str]], *more: Any) -> Frame:
-            return Frame(address, [*query, origin], *more)
-
-        frame: Frame = self._subscribe(receiver, token, channels, **options)
-        return frame
+        return self._subscribe(Frame, token, channels, origin, **options)
 
     def interval(self, token: str | None, *channels: str, **options: Any) -> Interval:
         """A client that polls at short intervals."""
-        receiver: Interval = self._subscribe(Interval, token, channels, **options)
-        return receiver
+        return self._subscribe(Interval, token, channels, **options)
 
     def jsonp(self, token: str | None, *channels: str, **options: Any) -> Jsonp:
         """A long-poll client that loads scripts."""
-
-        def receiver(address: Address, query: list[tuple[str, str]], *more: Any) -> Jsonp:
-            return Jsonp(address, [*query, ("callback", "cb")], *more)
-
-        jsonp: Jsonp = self._subscribe(receiver, token, channels, **options)
-        return jsonp
+        return self._subscribe(Jsonp, token, channels, ("callback", "cb"), **options)
 
     def poll(self, token: str | None, *channels: str, **options: Any) -> Poll:
         """A long-poll client; without `since` it has polled once for its first cursor."""
-        receiver: Poll = self._subscribe(Poll, token, channels, **options)
-        return receiver
+        return self._subscribe(Poll, token, channels, **options)

@@ -12,14 +12,13 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Self
 
 from harness import free_port
+from waiting import listens, wait_for, wait_until_up
 
 START_LIMIT = 60.0
 
@@ -78,15 +77,13 @@ class RabbitMq:
                 stderr=out,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_LIMIT
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, (self.folder / "out").read_text()
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.port), 0.5).close()
-                return self
-            time.sleep(0.05)
-        self.stop()
-        raise AssertionError("RabbitMQ did not start:\n" + (self.folder / "out").read_text())
+        try:
+            wait_until_up(self.process, lambda: listens(self.port), (self.folder / "out").read_text,
+                          START_LIMIT)
+        except BaseException:
+            self.stop()
+            raise
+        return self
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -120,11 +117,7 @@ class RabbitMq:
 
     def _gone(self) -> None:
         """Wait for the rest of its processes: the port must be free for the next start."""
-        deadline = time.monotonic() + START_LIMIT
-        with contextlib.suppress(ConnectionRefusedError):
-            while time.monotonic() < deadline:
-                socket.create_connection(("127.0.0.1", self.port), 0.5).close()
-                time.sleep(0.02)
+        wait_for(lambda: not listens(self.port))
 
     def _end_epmd(self) -> None:
         for status in Path("/proc").glob("[0-9]*/environ"):

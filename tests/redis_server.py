@@ -9,6 +9,7 @@ Debian's package redis-tools has the program too, under the name of its checker:
 depends on the name it is called by. So no service has to be installed to run the tests.
 """
 
+import contextlib
 import shutil
 import signal
 import socket
@@ -17,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any, Self
+
+from waiting import wait_until_up
 
 START_LIMIT = 10.0
 
@@ -74,16 +77,13 @@ class RedisServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + START_LIMIT
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, (self.folder / "redis.log").read_text()
-            try:
-                if self.cli("PING") == b"PONG":
-                    return self
-            except (OSError, RedisError):
-                pass  # not there yet, or still loading
-            time.sleep(0.01)
-        raise AssertionError("Redis did not start")
+        wait_until_up(self.process, self._loaded, (self.folder / "redis.log").read_text)
+        return self
+
+    def _loaded(self) -> bool:
+        with contextlib.suppress(RedisError):  # still loading
+            return bool(self.cli("PING") == b"PONG")
+        return False
 
     def cli(self, *words: str | bytes | int) -> Any:
         """The reply to one command, on a connection of its own and from the protocol alone."""

@@ -19,7 +19,8 @@ from typing import TypeVar
 import pytest
 from harness import PushServer
 from test_brokers import ask, head_of, in_loop, published
-from test_sqlite import House, refusal, spin_until
+from test_sqlite import House, refusal
+from waiting import until, wait_for
 
 from push_server.brokers import sqlite_file, sqlite_store, writer
 from push_server.brokers.sqlite import SQLiteBroker
@@ -461,10 +462,11 @@ async def broken(house: House, broker: SQLiteBroker, statement: str) -> None:
     assert isinstance(answer, Unavailable)
     assert answer.status == 503
     house.faults.statement = ""
-    deadline = time.monotonic() + 5
-    while (await head_of(broker, "a")).epoch == epoch:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.001)
+
+    async def replaced() -> bool:
+        return (await head_of(broker, "a")).epoch != epoch
+
+    await until(replaced)
 
 
 @pytest.mark.parametrize("statement", ["BEGIN IMM", "INSERT INTO pub", "UPDATE", "COMMIT"])
@@ -555,7 +557,7 @@ async def test_a_client_that_is_being_read_for(
         publishing = asyncio.create_task(broker.publish([ask("a", 3000)]))
         await asyncio.sleep(0)
         # The loop stands still until it has been handed the window, the failure and the end.
-        spin_until(lambda: len(posted) == 3)
+        wait_for(lambda: len(posted) == 3)  # and the loop does not run
         history = (await reading)["a"]
         assert "a" in told
         assert history.reset == EPOCH
@@ -610,10 +612,7 @@ async def test_no_room_for_a_new_log(
         house.faults.statement, house.faults.code = "COMMIT", sqlite3.SQLITE_CORRUPT
         await broker.publish([ask("a", 3000)])
         house.faults.statement = ""
-        deadline = time.monotonic() + 5
-        while len(tries) < 10:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.001)
+        await until(lambda: len(tries) >= 10)
         (answer,) = await publish_patiently(broker, 3001, "a")
         assert answer.epoch > stopped.told[0].position.epoch
     assert len(set_aside(house)) == 1

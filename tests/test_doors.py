@@ -12,6 +12,7 @@ from urllib.parse import quote
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+from waiting import wait_for
 
 from push_server import __version__, wsgi
 from push_server.channels import ChannelSet
@@ -94,10 +95,7 @@ class House:
 
     def until(self, name: str, number: int) -> None:
         """Wait until one of the numbers of `stats` is this."""
-        deadline = time.monotonic() + 10
-        while self.command("stats")[name] != number:
-            assert time.monotonic() < deadline, self.command("stats")
-            time.sleep(0.005)
+        wait_for(lambda: self.command("stats")[name] == number, lambda: self.command("stats"))
 
 
 class Response:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from harness import ApiError, PushServer
 from redis_server import RedisServer, program
+from waiting import retried, wait_for
 from wire import Refused
 
 Factory = Callable[..., PushServer]
@@ -97,14 +98,7 @@ def test_redis_away_and_back(pair: tuple[PushServer, PushServer], own: RedisServ
         assert one.get("/live", internal=True).status == 200
         assert one.get("/ready", internal=True).status == 503
         own.thaw()
-        deadline = time.monotonic() + 5
-        while True:
-            try:
-                answer = two.api("publish", channel="room", data=2, id="m2")
-                break
-            except ApiError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        answer = retried(lambda: two.api("publish", channel="room", data=2, id="m2"), ApiError)
         assert answer["offset"] == 2
         for reader in (here, there):
             told: list[tuple[str, bool | None]] = []
@@ -183,16 +177,13 @@ def test_stats_and_channels_speak_of_all_nodes(
         assert time.monotonic() - started < 1.0
         assert (stats["connections"], stats["complete"], len(stats["nodes"])) == (1, False, 1)
         two.kill()
-        deadline = time.monotonic() + 2
-        while not (stats := one.api("stats"))["complete"]:
-            assert time.monotonic() < deadline
+        wait_for(lambda: one.api("stats")["complete"], seconds=2)
         started = time.monotonic()
         assert one.api("channels")["complete"]
         assert time.monotonic() - started < 0.5
         # What only the broker sees is counted where everything else is.
         own.cli("PUBLISH", "push:0/all", "nonsense")
-        while not one.api("stats").get("dropped.bus"):
-            assert time.monotonic() < deadline
+        wait_for(lambda: one.api("stats").get("dropped.bus"))
         text = one.get("/metrics", internal=True).body.decode()
         assert 'push_dropped_total{where="bus"} 1.0' in text
 

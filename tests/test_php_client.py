@@ -28,6 +28,7 @@ import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
 from harness import PushServer, free_port
+from waiting import listens, wait_for, wait_until_up
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "cms_module/examples/plain_php"
@@ -204,6 +205,12 @@ def test_what_is_published_goes_out_when_the_request_ends(site: Site, push: Push
     with push.stream(push.token("php-reader", ["*"]), channel) as listener:
         site.request(("publish", channel, 1), ("publish", channel, 2), after_response=True)
         assert [message.value["data"] for message in listener.take(2)] == [1, 2]
+        # Sessions are an extension of PHP, which a site can be without.
+        none = "-ddisable_functions=session_status,session_write_close"
+        Site([*site.php, none], site.spool.parent, site.settings).request(
+            ("publish", channel, 3), after_response=True
+        )
+        assert [message.value["data"] for message in listener.take(1)] == [3]
 
 
 def test_a_logout_ends_one_session_and_leaves_the_other(site: Site, push: PushServer) -> None:
@@ -419,9 +426,7 @@ def test_what_a_stopped_server_heard_is_not_published_twice(
         assert site.request(("publish", "news", "once"), ("flush",)).results[1] is False
     finally:
         server.signal(signal.SIGCONT)
-    deadline = time.monotonic() + PATIENCE
-    while not server.api("history", channel="news")["publications"]:
-        assert time.monotonic() < deadline
+    wait_for(lambda: server.api("history", channel="news")["publications"])
     site.end_pause()
     assert site.request(("drain",)).results == [True]
     assert site.waiting == []
@@ -512,14 +517,7 @@ def workers(folder: Path, count: int) -> Iterator[Path]:
         arguments.append("--allow-to-run-as-root")
     process = subprocess.Popen([program, *arguments], stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(str(address))
-                break
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until_up(process, lambda: listens(str(address)))
         yield address
     finally:
         process.terminate()
@@ -584,10 +582,7 @@ def test_the_visitor_has_the_page_before_the_push_server_is_called(
         answers = [fastcgi(address, page, "PHPSESSID=visitor") for _ in range(2)]
         assert [output[-6:] for output, _ in answers] == [b"page 1", b"page 2"]
         assert max(seconds for _, seconds in answers) < TIMEOUT / 2
-        deadline = time.monotonic() + PATIENCE
-        while len(list(tmp_path.glob("spool/*.jsonl"))) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(lambda: len(list(tmp_path.glob("spool/*.jsonl"))) >= 2)
         for _ in range(6):
             assert fastcgi(address, page, "PHPSESSID=visitor")[1] < TIMEOUT / 2
     assert (tmp_path / "log").read_text().count("push: The push server is away.") == 1
@@ -707,14 +702,7 @@ def served(
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", int(port)), 1).close()
-                break
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until_up(process, lambda: listens(int(port)))
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

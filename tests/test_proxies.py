@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import socketserver
 import ssl
 import struct
@@ -19,11 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 from harness import PushServer, free_port
+from waiting import listens, retried, wait_for, wait_until_up
 from wire import Address, Refused, Response, Wire, read_response, request_bytes
 
 from push_server.settings import SETTINGS
@@ -198,16 +199,8 @@ class Front:
                 self.command(), env=self.environment(), cwd=self.folder,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )
-        deadline = time.monotonic() + PATIENCE
-        for port in (self.tls, self.plain, self.site):
-            while True:
-                assert self.process.poll() is None, self.output.read_text()
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    assert time.monotonic() < deadline, self.output.read_text()
-                    time.sleep(0.02)
+        ports = (self.tls, self.plain, self.site)
+        wait_until_up(self.process, lambda: all(map(listens, ports)), self.output.read_text)
 
     def stop(self) -> None:
         if self.process is not None:
@@ -585,10 +578,7 @@ def test_the_address_in_the_log_is_the_visitors(house: House) -> None:
     with pytest.raises(Refused) as refused:
         push.sse("forged.token", "node:1", headers=forged, source=VISITOR)
     assert refused.value.response.status == 401
-    deadline = time.monotonic() + PATIENCE
-    while f"ip={VISITOR}" not in push.log[since:]:
-        assert time.monotonic() < deadline, push.log[since:]
-        time.sleep(0.02)
+    wait_for(lambda: f"ip={VISITOR}" in push.log[since:], lambda: push.log[since:])
     assert CLAIM not in push.log[since:]
 
 
@@ -601,10 +591,7 @@ def test_nobody_but_the_proxy_is_believed(house: House) -> None:
             push.sse("forged.token", "node:1", headers={"X-Forwarded-For": CLAIM}, source=VISITOR)
     finally:
         push.front = front
-    deadline = time.monotonic() + PATIENCE
-    while f"ip={VISITOR}" not in push.log[since:]:
-        assert time.monotonic() < deadline, push.log[since:]
-        time.sleep(0.02)
+    wait_for(lambda: f"ip={VISITOR}" in push.log[since:], lambda: push.log[since:])
     assert CLAIM not in push.log[since:]
 
 
@@ -624,14 +611,7 @@ def test_connections_of_one_address_are_limited(house: House) -> None:
         assert refused.value.response.status == 429
         assert refused.value.response.header("Origin-Agent-Cluster") == "?0"
         push.sse(push.token("limit-other"), source=VISITOR).close()
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            stream(0).close()
-            break
-        except Refused:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    retried(lambda: stream(0), Refused).close()
 
 
 def test_no_ticket_is_logged_by_the_proxy(house: House) -> None:
@@ -643,10 +623,7 @@ def test_no_ticket_is_logged_by_the_proxy(house: House) -> None:
         push.sse(None, "node:1", ticket=ticket)
     answer = house.plain(f"/subscribe/sse?ticket={ticket}")
     assert answer.status == 301
-    deadline = time.monotonic() + PATIENCE
-    while house.front.log().count("/subscribe/sse") < 2:
-        assert time.monotonic() < deadline, house.front.log()
-        time.sleep(0.02)
+    wait_for(lambda: house.front.log().count("/subscribe/sse") >= 2, house.front.log)
     assert ticket not in house.front.log()
     assert ticket not in (answer.header("Location") or "")
 
@@ -682,13 +659,14 @@ def test_headers_of_the_push_host(house: House, target: str) -> None:
 def test_the_push_servers_word_on_document_domain_goes_first(house: House) -> None:
     push = house.push
     domain = push.settings["document_domain"]
+
+    def told(header: str) -> bool:
+        return push.get("/frame").header("Origin-Agent-Cluster") == header
+
     for setting, header in (("", "?1"), (domain, "?0")):
         push.write_config(document_domain=setting)
         push.signal(signal.SIGHUP)
-        deadline = time.monotonic() + PATIENCE
-        while (seen := push.get("/frame").header("Origin-Agent-Cluster")) != header:
-            assert time.monotonic() < deadline, seen
-            time.sleep(0.02)
+        wait_for(partial(told, header))
 
 
 def test_cookies_of_the_site_stay_outside(house: House) -> None:
@@ -698,16 +676,14 @@ def test_cookies_of_the_site_stay_outside(house: House) -> None:
 
 
 def test_streams_outlive_a_reload_of_nginx(house: House) -> None:
-    if not isinstance(house.front, Nginx):
+    front = house.front
+    if not isinstance(front, Nginx):
         return
-    assert house.front.process is not None
-    old = house.front.workers()
+    assert front.process is not None
+    old = front.workers()
     with house.push.sse(house.push.token("42", sub_ch=["node:*"]), "node:reload") as before:
-        house.front.process.send_signal(signal.SIGHUP)
-        deadline = time.monotonic() + PATIENCE
-        while house.front.workers() == old:
-            assert time.monotonic() < deadline, house.front.log()
-            time.sleep(0.02)
+        front.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: front.workers() != old, front.log)
         house.push.api("publish", channel="node:reload", data=1)
         assert before.take(1)[0].value["data"] == 1
 
@@ -760,10 +736,8 @@ def test_a_push_server_that_is_away(house: House) -> None:
     assert answer.status in (502, 503)
     assert answer.header("Origin-Agent-Cluster") == "?0"
     assert (answer.header("Strict-Transport-Security") or "").startswith("max-age=")
-    deadline = time.monotonic() + PATIENCE
-    while not re.search(rf"/subscribe/sse.*{answer.status}", house.front.log()):
-        assert time.monotonic() < deadline, house.front.log()
-        time.sleep(0.02)
+    refusal = rf"/subscribe/sse.*{answer.status}"
+    wait_for(lambda: re.search(refusal, house.front.log()), house.front.log)
     assert ticket not in house.front.log()
     push.start()
     assert push.get("/push.js").status == 200

@@ -12,20 +12,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
+from waiting import wait_until_up
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "iptables" / "push-redirect"
 UNIT = ROOT / "iptables" / "push-redirect.service"
 GOLDEN = Path(__file__).parent / "golden" / "redirect"
 TOOLS = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-PATIENCE = 15.0
 
 CMS = "198.51.100.71"
 PUSH = "198.51.100.81"
@@ -573,10 +572,8 @@ def test_a_push_server_behind_the_redirect(
     assert site.redirect("up", PUSH, "--apply", *forced).returncode == 0
     curl = ["curl", "--silent", "--max-time", "10",
             "--resolve", f"push.example.com:80:{PUSH}", "--header", "Origin: http://www.example.com"]
-    deadline = time.monotonic() + PATIENCE
-    while "push" not in client.run(*curl, "http://push.example.com/push.js").stdout:
-        assert time.monotonic() < deadline and server.poll() is None
-        time.sleep(0.1)
+    script = "http://push.example.com/push.js"
+    wait_until_up(server, lambda: "push" in client.run(*curl, script).stdout)
     assert "push" in site.run(*curl, "http://push.example.com/push.js").stdout
 
     token = site.must("env", f"PYTHONPATH={ROOT}", *cli, "token", *given, "--user", "42",

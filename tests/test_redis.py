@@ -9,13 +9,14 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from redis_server import RedisServer, program
 from test_brokers import ask, head_of, in_loop, offsets, publish, published, resume
+from waiting import until, wait_for
 
 from push_server.brokers import redis as redis_broker
 from push_server.brokers import redis_link, redis_rooms
@@ -26,8 +27,6 @@ from push_server.history import EPOCH, FUTURE, TAG, TRIMMED
 from push_server.positions import Position, tag_of
 from push_server.publications import Publication, PublishRequest, dump_json
 from push_server.revocations import Revocation
-
-PATIENCE = 8.0
 
 pytestmark = pytest.mark.skipif(program() is None, reason="no Redis on this machine")
 
@@ -61,14 +60,6 @@ class Node:
 
     def ids(self, channel: str = "a") -> list[str]:
         return [item.id for item in self.delivered if item.channel == channel]
-
-
-async def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
-    """Wait until something has come true."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
@@ -111,13 +102,15 @@ def everysec() -> Iterator[RedisServer]:
 
 async def publish_when_back(broker: RedisBroker, channel: str, number: int) -> int:
     """The offset, once Redis answers again; what a CMS does that has a spool."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        (answer,) = await broker.publish([ask(channel, number)])
-        if not isinstance(answer, Unavailable):
-            return published(answer).offset
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
+    return published(await publish_request_when_back(broker, ask(channel, number))).offset
+
+
+async def publish_request_when_back(broker: RedisBroker, request: PublishRequest) -> Any:
+    async def answer() -> Any:
+        (answer,) = await broker.publish([request])
+        return None if isinstance(answer, Unavailable) else answer
+
+    return await until(answer)
 
 
 # Several nodes.
@@ -267,7 +260,7 @@ async def test_a_revocation_reaches_all_nodes_and_those_that_come_later(
         revocation = Revocation("sid", 's\n"1', now, now + 100)
         started = time.monotonic()
         await one.broker.revoke(revocation)
-        await until(lambda: two.revoked, 1.0)
+        await until(lambda: two.revoked, seconds=1.0)
         assert time.monotonic() - started < 1.0
         assert one.revoked == two.revoked == [revocation]
         await one.broker.revoke(Revocation("user", "7", now - 10, now - 5))
@@ -297,12 +290,12 @@ async def test_a_killed_subscription_comes_back_and_misses_nothing(own: RedisSer
         for number in range(1, 61):
             await publish(one.broker, "a", number)
             if number % 15 == 10:
-                await until(lambda: one.broker._bus.up and two.broker._bus.up, 2.0)
+                await until(lambda: one.broker._bus.up and two.broker._bus.up)
                 assert own.cli("CLIENT", "KILL", "TYPE", "pubsub") == 2
-        await until(lambda: two.offsets() == list(range(1, 61)), 5.0)
+        await until(lambda: two.offsets() == list(range(1, 61)))
         assert one.offsets() == list(range(1, 61))
         assert two.restarts == one.restarts == []
-        await until(lambda: one.broker._bus.up and two.broker._bus.up, 2.0)
+        await until(lambda: one.broker._bus.up and two.broker._bus.up)
         assert not two.degraded
 
 
@@ -328,12 +321,13 @@ async def test_a_deaf_bus_is_noticed_within_five_seconds(own: RedisServer) -> No
         bus._heard = lambda *_: None
         started = time.monotonic()
         await publish(one.broker, "a", 1)
-        await until(lambda: bus._connections > connections, 5.0)
+        await until(lambda: bus._connections > connections)
         bus._heard = heard
-        await until(lambda: two.offsets() == [1], 1.0)
+        await until(lambda: two.offsets() == [1])
         assert time.monotonic() - started < 5.0
 
 
+@pytest.mark.usefixtures("no_ticks")
 @in_loop
 async def test_a_lost_message_of_the_bus_is_read_when_the_next_one_comes(
     redis: RedisServer,
@@ -345,7 +339,7 @@ async def test_a_lost_message_of_the_bus_is_read_when_the_next_one_comes(
         await publish(one.broker, "a", 1, 2)
         bus._heard = heard
         await publish(one.broker, "a", 3)
-        await until(lambda: two.offsets() == [1, 2, 3], 1.0)
+        await until(lambda: two.offsets() == [1, 2, 3])
 
 
 @in_loop
@@ -359,7 +353,7 @@ async def test_a_lost_message_is_read_even_if_no_other_comes(redis: RedisServer)
 
         two.broker._bus._heard = heard_but
         await publish(one.broker, "a", 1)
-        await until(lambda: two.offsets() == [1], 3.0)
+        await until(lambda: two.offsets() == [1])
 
 
 @pytest.fixture
@@ -377,7 +371,7 @@ async def test_a_new_command_connection_reads_what_was_missed(own: RedisServer) 
         own.cli("CLIENT", "KILL", "TYPE", "normal")
         with contextlib.suppress(Unavailable):  # whether it is noticed in time is a race
             await two.broker.claim("anything", 1)
-        await until(lambda: two.offsets() == [1], 3.0)
+        await until(lambda: two.offsets() == [1])
 
 
 @pytest.mark.usefixtures("no_ticks")
@@ -389,7 +383,7 @@ async def test_what_an_earlier_connection_of_ours_sent_is_heard(redis: RedisServ
         args = list(call.args)
         args[2] = f"{one.broker._node}.{one.broker._link.generation - 1}"
         await two.broker._link.one(call._replace(args=args))
-        await until(lambda: one.offsets() == two.offsets() == [1], 2.0)
+        await until(lambda: one.offsets() == two.offsets() == [1])
 
 
 @pytest.mark.usefixtures("no_ticks")
@@ -401,7 +395,7 @@ async def test_an_id_that_has_its_place_tells_that_something_was_missed(
         two.broker._bus._heard = lambda *_: None
         await publish(one.broker, "a", 1)
         await publish(two.broker, "a", 1)
-        await until(lambda: two.offsets() == [1], 2.0)
+        await until(lambda: two.offsets() == [1])
 
 
 @pytest.mark.usefixtures("no_ticks")
@@ -447,7 +441,7 @@ async def test_a_frozen_redis_mixes_no_replies(own: RedisServer) -> None:
         own.thaw()
         # Retried with the same ids: each marker gets one place, and its own.
         for number, request in enumerate(requests):
-            await publish_when_back_request(one.broker, request)
+            await publish_request_when_back(one.broker, request)
             place = published((await one.broker.publish([request]))[0])
             assert place.id == f"m{number}" and place.duplicate
         await until(lambda: len(two.delivered) == len(one.delivered) == 101)
@@ -458,13 +452,6 @@ async def test_a_frozen_redis_mixes_no_replies(own: RedisServer) -> None:
             assert node.offsets() == list(range(1, 102))
             assert node.restarts == []
         await until(lambda: one.degraded == two.degraded == [True, False])
-
-
-async def publish_when_back_request(broker: RedisBroker, request: PublishRequest) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while isinstance((await broker.publish([request]))[0], Unavailable):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 @in_loop
@@ -567,7 +554,7 @@ async def test_a_flush_that_nobody_publishes_after_is_announced(own: RedisServer
     async with nodes(own, 2) as (one, two):
         await publish(one.broker, "a", 1)
         own.cli("FLUSHALL")
-        await until(lambda: one.restarts and two.restarts, 5.0)
+        await until(lambda: one.restarts and two.restarts)
 
 
 @in_loop
@@ -666,10 +653,7 @@ def replica_of(primary: RedisServer) -> Iterator[RedisServer]:
     """A second Redis that copies the first, and has all of it by now."""
     with RedisServer(appendonly="yes", appendfsync="always") as replica:
         replica.cli("REPLICAOF", "127.0.0.1", primary.port)
-        deadline = time.monotonic() + PATIENCE
-        while b"master_link_status:up" not in replica.cli("INFO", "replication"):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(lambda: b"master_link_status:up" in replica.cli("INFO", "replication"))
         yield replica
 
 

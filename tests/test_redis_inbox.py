@@ -1,25 +1,16 @@
 """The inbox: what other programs append to a Redis stream is published, once, and removed."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from harness import PushServer
 from redis_server import RedisServer
+from waiting import wait_for
 
 from push_server.bridges.redis_inbox import parse_inbox
 
 STREAM = "cms:outbox"
-PATIENCE = 15.0
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
-    return found
 
 
 def url(redis: RedisServer) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 from redis_server import RedisServer, program
 from test_brokers import ask, head_of, in_loop, offsets, publish, resume
-from test_redis import everysec, nodes, own, until
+from test_redis import everysec, nodes, own
+from waiting import until
 
 from push_server.brokers import redis as redis_broker
 from push_server.brokers.redis_link import (
@@ -93,7 +94,7 @@ async def test_a_flush_is_announced_where_nothing_was_ever_published(own: RedisS
         before = await head_of(one.broker, "a")
         assert before.offset == 0
         own.cli("FLUSHALL")
-        await until(lambda: one.restarts and two.restarts, 3.0)
+        await until(lambda: one.restarts and two.restarts)
         for node in (one, two):
             assert [what[:2] for what in node.restarts] == [("a", EPOCH)]
             assert (await resume(node.broker, "a", before)).reset == EPOCH
@@ -113,7 +114,7 @@ async def test_a_flush_is_announced_in_all_rooms_at_once(
         await publish(node.broker, "r7", 1)
         await until(lambda: node.broker._rooms._epoch)
         own.cli("FLUSHALL")
-        await until(lambda: len(node.restarts) == len(names), 3.0)
+        await until(lambda: len(node.restarts) == len(names))
         assert {what[0] for what in node.restarts} == set(names)
         await publish(node.broker, "r7", 2)
         assert node.ids("r7") == ["id1", "id2"]
@@ -126,7 +127,7 @@ async def test_a_deleted_stream_is_announced_before_anybody_asks(own: RedisServe
         await publish(one.broker, "a", 1)
         await until(lambda: two.offsets() == [1])
         own.cli("DEL", "p:c:a")
-        await until(lambda: one.restarts and two.restarts, 3.0)
+        await until(lambda: one.restarts and two.restarts)
 
 
 @in_loop
@@ -138,7 +139,7 @@ async def test_a_flush_does_not_make_revoked_tokens_good_again(own: RedisServer)
             await one.broker.revoke(revocation)
         await until(lambda: two.revoked == made and two.broker._rooms._epoch)
         own.cli("FLUSHALL")
-        await until(lambda: own.cli("HLEN", "p:revoked") == 3, 4.0)
+        await until(lambda: own.cli("HLEN", "p:revoked") == 3)
         async with nodes(own, 1, "p:") as (three,):
             assert sorted(item.value for item in three.revoked) == ["7", "s"]
         assert one.revoked == two.revoked == made, "nobody is told twice"
@@ -186,7 +187,7 @@ async def test_a_revocation_is_learnt_while_the_bus_cannot_come_up(own: RedisSer
         two.broker._bus._heard = lambda *_: None
         revocation = Revocation("sid", "s", now, now + 100)
         await one.broker.revoke(revocation)
-        await until(lambda: two.revoked == [revocation], 3.0)
+        await until(lambda: two.revoked == [revocation])
 
 
 # A bus that always comes back.
@@ -212,7 +213,7 @@ async def test_a_bus_survives_what_its_library_stumbles_over(
         await until(lambda: one.broker._bus._connections >= connections + 2 and not failing)
         assert (await one.broker.read({"b": None}))["b"].head.offset == 0
         await publish(two.broker, "b", 1)
-        await until(lambda: one.offsets("b") == [1], 2.0)
+        await until(lambda: one.offsets("b") == [1])
 
 
 @in_loop
@@ -235,10 +236,10 @@ async def test_a_bus_survives_a_cancellation_that_is_lost(
         one.broker.join("b")
         await until(lambda: not losing)
         own.cli("CLIENT", "KILL", "TYPE", "pubsub")
-        await until(lambda: one.broker._bus.since(one.broker._bus_channel + "b"), 4.0)
+        await until(lambda: one.broker._bus.since(one.broker._bus_channel + "b"))
         assert (await one.broker.read({"b": None}))["b"].head.offset == 0
         await publish(two.broker, "b", 1)
-        await until(lambda: one.offsets("b") == [1], 2.0)
+        await until(lambda: one.offsets("b") == [1])
 
 
 @in_loop
@@ -342,7 +343,7 @@ async def test_reading_outlives_a_break_that_publishing_does_not(own: RedisServe
         (answer,) = await node.broker.publish([ask("a", 1)])
         assert isinstance(answer, Unavailable)
         assert PATIENCE <= time.monotonic() - started < 2.0
-        await until(lambda: not node.broker._link.up, 2.0)
+        await until(lambda: not node.broker._link.up)
         own.thaw()
         assert (await reading).reset is None
         assert time.monotonic() - started < 5.0
@@ -390,7 +391,7 @@ async def test_a_connection_aside_asks_one_thing_at_a_time(redis: RedisServer) -
         await aside.ask("NOSUCH")
     assert await aside.ask("ECHO", "two") == b"two"
     with pytest.raises(TimeoutError):
-        await aside.ask("BLPOP", f"nothing-{time.time()}", "5", seconds=0.1)
+        await aside.ask("BLPOP", f"nothing-{time.time()}", "5")
     assert await aside.ask("ECHO", "three") == b"three", "and not the answer to what was given up"
     await aside.close()
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import pytest
 from redis_server import RedisServer, program
 from test_brokers import in_loop
-from test_redis import Node, nodes, own, until
+from test_redis import Node, nodes, own
+from waiting import until
 
 from push_server.brokers import redis_survey
 from push_server.brokers.survey import CHANNELS, STATS, Survey

@@ -20,6 +20,7 @@ import pytest
 from harness import ApiError
 from managed import Service
 from service_manager import ServiceManager
+from waiting import until
 from wire import Ended
 
 JUDGED = os.environ.get("CI") == "true"
@@ -128,14 +129,6 @@ def push() -> Iterator[Service]:
     push.remove()
 
 
-async def until(condition: object) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.1)
-
-
 async def visit(push: Service, manager: ServiceManager) -> tuple[list[Visitor], float]:
     """Restart with everybody there; the visitors, and when it began."""
     visitors = [
@@ -144,17 +137,19 @@ async def visit(push: Service, manager: ServiceManager) -> tuple[list[Visitor], 
     stays = [asyncio.create_task(visitor.stay()) for visitor in visitors]
     publisher = Publisher(push)
     try:
-        await until(lambda: all(visitor.greeted for visitor in visitors))
+        await until(lambda: all(visitor.greeted for visitor in visitors), seconds=PATIENCE)
         publisher.start()
         await until(lambda: publisher.acknowledged >= 5)
         begun = time.monotonic()
         await asyncio.to_thread(manager.restart)
-        await until(lambda: all(len(visitor.greeted) > 1 for visitor in visitors))
+        await until(lambda: all(len(visitor.greeted) > 1 for visitor in visitors), seconds=PATIENCE)
         publisher.stopping.set()
         await asyncio.to_thread(publisher.join)
         assert publisher.refused == 0
         last = publisher.acknowledged
-        await until(lambda: all(visitor.offsets[-1:] == [last] for visitor in visitors))
+        await until(
+            lambda: all(visitor.offsets[-1:] == [last] for visitor in visitors), seconds=PATIENCE
+        )
     finally:
         publisher.stopping.set()
         for stay in stays:

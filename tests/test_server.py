@@ -5,13 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import PushServer, free_port
+from waiting import wait_for
 
 from push_server.crossing import EXIT_DEAD_THREAD
 from push_server.server import EXIT_SETTINGS
@@ -45,13 +45,6 @@ def serve(change: str, timeout: float = 20) -> subprocess.CompletedProcess[str]:
     )
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_drains_and_ends(push_server_factory: Factory, number: signal.Signals) -> None:
     push = push_server_factory()
@@ -75,7 +68,7 @@ def test_a_reload_takes_what_it_can_and_nothing_that_is_wrong(push_server_factor
     def reload(expected: str) -> None:
         seen = push.log.count(expected)
         push.signal(signal.SIGHUP)
-        until(lambda: push.log.count(expected) > seen)
+        wait_for(lambda: push.log.count(expected) > seen)
 
     push.config_file.write_text("listen = 7\n")
     reload("event=reload.refused")

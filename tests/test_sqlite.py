@@ -27,6 +27,7 @@ from test_brokers import (
     published,
     resume,
 )
+from waiting import wait_for
 
 from push_server.brokers.base import ID_SECONDS
 from push_server.brokers.sqlite import SQLiteBroker
@@ -482,14 +483,6 @@ async def test_a_publisher_who_left_changes_nothing_for_others(house: House) -> 
         assert len(house.delivered) == 2
 
 
-def spin_until(condition: Callable[[], bool]) -> None:
-    """Wait without letting the loop run."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
-
 # Windows: what is served from memory, and what is read again.
 
 
@@ -566,10 +559,10 @@ async def test_a_publication_right_after_a_window_was_read(
         # without the fourth publication, then the fourth publication.
         reading = asyncio.create_task(broker.read({"a": start}))
         await asyncio.sleep(0)
-        spin_until(lambda: len(posted) == 1)
+        wait_for(lambda: len(posted) == 1)  # and the loop does not run
         fourth = [ask("a", 4)]
         broker._writer.submit(Job(lambda store: store.place(fourth), lambda _: None))
-        spin_until(lambda: len(posted) == 2)
+        wait_for(lambda: len(posted) == 2)
         await reading
         assert offsets(now_or_never(broker.read({"a": start}))["a"]) == [1, 2, 3, 4]
 

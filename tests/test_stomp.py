@@ -3,8 +3,7 @@
 import contextlib
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,20 +13,12 @@ import stomp
 from harness import PushServer
 from rabbitmq import RabbitMq, program
 from redis_server import RedisServer
+from waiting import wait_for
 
 from push_server.bridges.build import make_bridges
 from push_server.settings import SettingsError, load_settings
 
-PATIENCE = 20.0
 TEXT = {"content-type": "text/plain"}
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
-    return found
 
 
 class Peer(stomp.ConnectionListener):  # type: ignore[misc]  # stomp has no types

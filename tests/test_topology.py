@@ -27,7 +27,8 @@ from redis_server import RedisServer
 from redis_server import program as redis_program
 from topology.network import TOOLS, Host, Lan
 from topology.network import missing as missing_network
-from topology.sitehost import Authority, fpm_program, start_nginx, start_php, wait_for
+from topology.sitehost import Authority, fpm_program, start_nginx, start_php
+from waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 REDIRECT = ROOT / "iptables/push-redirect"
@@ -220,13 +221,14 @@ class Place:
     def all_is_shown(self, *tabs: Tab, seconds: float = BACK) -> None:
         """These pages show every number up to the last one of now, once, in order."""
         last = self.editor.number
-        deadline = time.monotonic() + seconds
         for tab in tabs or self.tabs:
-            while len(found := self.shown(tab)) < last:
-                assert time.monotonic() < deadline, f"{found[-1:]} of {last}\n{tab.account()}"
-                time.sleep(0.05)
-            assert found == list(range(1, len(found) + 1)), tab.account()
-            assert tab.run("return window.untouched === true"), tab.account()
+            self._is_shown(tab, last, seconds)
+
+    def _is_shown(self, tab: Tab, last: int, seconds: float) -> None:
+        wait_for(lambda: len(self.shown(tab)) >= last, tab.account, seconds)
+        found = self.shown(tab)
+        assert found == list(range(1, len(found) + 1)), tab.account()
+        assert tab.run("return window.untouched === true"), tab.account()
 
 
 @pytest.fixture(scope="module")

@@ -14,23 +14,17 @@ from typing import Any
 
 import pytest
 from harness import PushServer, free_port, sign_webhook
+from waiting import wait_for
 
 from push_server import webhooks
+from push_server.doctor import house_call, streams
+from push_server.settings import load_settings
 from push_server.signatures import decode_secret
 from push_server.webhooks import SNAPSHOT_SECONDS, Sender, Webhooks
 
 KEY = "whsec_" + "AQID" * 11
-PATIENCE = 10.0
 
 Behave = Callable[[BaseHTTPRequestHandler], None]
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.005)
-    return found
 
 
 def answer(status: int, **headers: str) -> Behave:
@@ -497,6 +491,12 @@ def test_the_cms_of_a_server(push_server_factory: Callable[..., PushServer]) -> 
         push = push_server_factory(webhook_url=cms.url, webhook_key=KEY, presence_grace=0.2)
         push.remember(KEY)
         wait_for(lambda: cms.taken)
+        # The doctor comes by, and is nobody who comes online.
+        url = f"http://127.0.0.1:{push.port}"
+        visit = house_call.on_push_host(load_settings(str(push.config_file), {}), "", url, [])
+        visit.token_taken = True
+        (finding,) = streams.streaming(visit)
+        assert "3 publications came one by one" in finding.seen
         with push.stream(push.token("42"), "node:7"), push.stream(push.token("42"), "node:7"):
             wait_for(lambda: len(cms.said) == 2)
         wait_for(lambda: len(cms.said) == 4)

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from harness import PushServer, free_port
 from redis_server import RedisServer, program
+from waiting import wait_for
 from wire import Ended, Stream
 
 from push_server.brokers import BROKERS, is_shared
@@ -30,14 +31,6 @@ needs_redis = pytest.mark.skipif(program() is None, reason="no Redis on this mac
 Make = Callable[..., PushServer]
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
-    return found
-
-
 @pytest.fixture
 def make(redis: RedisServer) -> Iterator[Make]:
     """Makes servers of three workers each."""
@@ -48,7 +41,7 @@ def make(redis: RedisServer) -> Iterator[Make]:
             push = PushServer(broker=f"{redis.url}?prefix={prefix}", **settings)
             push.options = ["--workers", str(WORKERS)]
             servers.enter_context(push)
-            eventually(lambda: push.log.count("setting=internal_listen") >= WORKERS)
+            wait_for(lambda: push.log.count("setting=internal_listen") >= WORKERS)
             return push
 
         yield build
@@ -103,7 +96,7 @@ def test_a_user_on_two_workers_is_one(make: Make) -> None:
             stack.enter_context(push.stream(push.token("42", name="Ann"), "room:1"))
         users = {"watcher": {"connections": 1}, "42": {"connections": 12, "name": "Ann"}}
         for _ in range(6):
-            eventually(lambda: push.api("presence", channel="room:1")["users"] == users)
+            wait_for(lambda: push.api("presence", channel="room:1")["users"] == users)
         stack.close()
         told = [watcher.next()]
         while told[-1].control != "leave":
@@ -126,7 +119,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(make: Make) -> 
         # One is left, and the port never refuses.
         assert push.request("GET", "/push.js").status == 200
         push.api("publish", channel="room", data=2)
-    eventually(lambda: len(pids(push)) == WORKERS and not {*victims[:2]} & {*pids(push)})
+    wait_for(lambda: len(pids(push)) == WORKERS and not {*victims[:2]} & {*pids(push)})
     with push.stream(push.token("42"), "room", since=cursor) as stream:
         assert [message.value["data"] for message in stream.take(2)] == [1, 2]
     assert push.log.count("event=worker.ended") == 2
@@ -158,15 +151,15 @@ def test_sighup_reaches_all_and_those_to_come(make: Make) -> None:
     push.write_config(token_keys=[new])
     push.remember(new)
     push.signal(signal.SIGHUP)
-    eventually(lambda: push.log.count("event=reload.done") == WORKERS)
+    wait_for(lambda: push.log.count("event=reload.done") == WORKERS)
     os.kill(pids(push)[0], signal.SIGKILL)
-    eventually(lambda: push.log.count("setting=internal_listen") == WORKERS + 1)
+    wait_for(lambda: push.log.count("setting=internal_listen") == WORKERS + 1)
     for _ in range(20):
         with push.stream(push.sign_claims(_claims(), key=new), "room"):
             pass
     push.write_config(heartbeat="never")
     push.signal(signal.SIGHUP)
-    eventually(lambda: push.log.count("event=reload.refused") == WORKERS)
+    wait_for(lambda: push.log.count("event=reload.refused") == WORKERS)
     push.write_config(heartbeat=25)
 
 
@@ -183,7 +176,7 @@ def test_workers_end_with_their_parent(make: Make) -> None:
         push.kill()
         last = stream.until_end()[-1]
         assert last.control == "reconnect" and last.value["reason"] == "drain"
-    eventually(lambda: all(map(gone, workers_)))
+    wait_for(lambda: all(map(gone, workers_)))
     with pytest.raises((OSError, Ended)):
         push.get("/push.js")
 

@@ -189,6 +189,12 @@ class Body:
         line, _, self.data = self.data.partition(b"\n")
         return line
 
+    def rest(self, deadline: float) -> bytes:
+        """All of it."""
+        while self.fill(deadline):
+            pass
+        return self.data
+
 
 def read_head(wire: Wire, deadline: float) -> Response:
     """The next status line and headers; interim answers are passed over."""
@@ -207,11 +213,18 @@ def read_response(wire: Wire, method: str = "GET", timeout: float = PATIENCE) ->
     """The next whole answer."""
     deadline = time.monotonic() + timeout
     response = read_head(wire, deadline)
-    body = Body(wire, response, method)
-    while body.fill(deadline):
-        pass
-    response.body = body.data
+    response.body = Body(wire, response, method).rest(deadline)
     return response
+
+
+def read_accepted(wire: Wire, status: int) -> Response:
+    """The head of an answer with this status; `Refused` with the whole of any other."""
+    deadline = time.monotonic() + PATIENCE
+    head = read_head(wire, deadline)
+    if head.status != status:
+        head.body = Body(wire, head).rest(deadline)
+        raise Refused(head)
+    return head
 
 
 def parse_responses(data: bytes) -> list[Response]:
@@ -239,6 +252,24 @@ def request_bytes(
         pairs.append(("Content-Length", str(len(body))))
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in pairs)]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")
+
+
+class Asked(NamedTuple):
+    """What a subscriber asks for, and how it gets there."""
+
+    address: Address
+    query: Sequence[tuple[str, str]]
+    headers: Mapping[str, str]
+    source: str | None = None
+    """The loopback address that it comes from."""
+
+    def connect(self) -> Wire:
+        """A new connection."""
+        return Wire.connect(self.address, self.source)
+
+    def target(self, transport: str) -> str:
+        """The URL, without the host."""
+        return f"/subscribe/{transport}?{urlencode(self.query)}"
 
 
 class Message(NamedTuple):
@@ -319,32 +350,26 @@ def message_of(value: dict[str, Any], cursor: str) -> Message:
     return Message(value.get("type"), value, cursor)
 
 
+def message_in(text: bytes | str) -> Message:
+    """The message in JSON text that holds its own cursor, as all but SSE have it."""
+    value = json.loads(text if isinstance(text, str) else text.decode("ascii"))
+    cursor = value["cursor"] if "type" in value else value.pop("cursor")
+    return message_of(value, cursor)
+
+
 class Streaming(Receiver):
     """What SSE and the JSON-lines stream have in common: one request, one endless body."""
 
     transport = ""
     content_type = ""
 
-    def __init__(
-        self,
-        address: Address,
-        query: Iterable[tuple[str, str]],
-        headers: Mapping[str, str],
-        source: str | None = None,
-    ) -> None:
+    def __init__(self, asked: Asked) -> None:
         super().__init__()
-        self.wire = Wire.connect(address, source)
-        target = f"/subscribe/{self.transport}?{urlencode(list(query))}"
-        self.wire.send(request_bytes("GET", target, headers))
-        deadline = time.monotonic() + PATIENCE
+        self.wire = asked.connect()
+        self.wire.send(request_bytes("GET", asked.target(self.transport), asked.headers))
         try:
-            self.head = read_head(self.wire, deadline)
+            self.head = read_accepted(self.wire, 200)
             self.body = Body(self.wire, self.head)
-            if self.head.status != 200:
-                while self.body.fill(deadline):
-                    pass
-                self.head.body = self.body.data
-                raise Refused(self.head)
             assert self.head.header("Content-Type") == self.content_type
             self.hello = self.control("hello")
         except BaseException:
@@ -361,18 +386,12 @@ class Sse(Streaming):
     transport = "sse"
     content_type = "text/event-stream; charset=utf-8"
 
-    def __init__(
-        self,
-        address: Address,
-        query: Iterable[tuple[str, str]],
-        headers: Mapping[str, str],
-        source: str | None = None,
-    ) -> None:
+    def __init__(self, asked: Asked) -> None:
         self.retry: int | None = None
         self._data: list[str] = []
         self._event = ""
         self._id = ""
-        super().__init__(address, query, headers, source)
+        super().__init__(asked)
 
     def read(self, deadline: float) -> None:
         while True:
@@ -410,9 +429,7 @@ class Stream(Streaming):
     content_type = "application/x-ndjson; charset=utf-8"
 
     def read(self, deadline: float) -> None:
-        value = json.loads(self.body.line(deadline).decode("ascii"))
-        cursor = value["cursor"] if "type" in value else value.pop("cursor")
-        self.waiting.append(message_of(value, cursor))
+        self.waiting.append(message_in(self.body.line(deadline)))
 
 
 class Poll(Receiver):
@@ -420,25 +437,17 @@ class Poll(Receiver):
 
     transport = "poll"
 
-    def __init__(
-        self,
-        address: Address,
-        query: Iterable[tuple[str, str]],
-        headers: Mapping[str, str],
-        source: str | None = None,
-    ) -> None:
+    def __init__(self, asked: Asked) -> None:
         super().__init__()
-        self.address = address
-        self.source = source
-        self.query = [(name, value) for name, value in query if name != "since"]
-        self.headers = headers
-        self.wire = Wire.connect(address, source)
+        self.asked = asked
+        self.headers = asked.headers
+        self.query = [(name, value) for name, value in asked.query if name != "since"]
+        self.wire = asked.connect()
         self.connections = 1
-        since = [value for name, value in query if name == "since"]
-        if since:
-            self.position = since[0]
+        given = dict(asked.query)
+        self.position = given.get("since", "")
+        if "since" in given:
             return
-        self.position = ""
         try:
             self.read(time.monotonic() + PATIENCE)
             self.hello = self.control("hello")
@@ -449,8 +458,8 @@ class Poll(Receiver):
     def target(self, **extra: str) -> str:
         """The URL of the next poll."""
         since = [("since", self.position)] if self.position else []
-        query = urlencode([*self.query, *since, *extra.items()])
-        return f"/subscribe/{self.transport}?{query}"
+        query = [*self.query, *since, *extra.items()]
+        return self.asked._replace(query=query).target(self.transport)
 
     def value(self, response: Response) -> Any:
         """The object in an answer."""
@@ -460,7 +469,7 @@ class Poll(Receiver):
         """Poll once and return the answer as it is, moving on to its cursor."""
         if self.wire.ended:
             self.wire.close()
-            self.wire = Wire.connect(self.address, self.source)
+            self.wire = self.asked.connect()
             self.connections += 1
         self.wire.send(request_bytes("GET", self.target(timeout=str(hold)), self.headers))
         response = read_response(self.wire, timeout=timeout)

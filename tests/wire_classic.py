@@ -9,7 +9,7 @@ from collections import Counter, deque
 from html.parser import HTMLParser
 from typing import Any
 
-from wire import Poll, Response, Streaming, message_of
+from wire import Asked, Poll, Response, Streaming, message_in
 
 
 class Frame(Streaming):
@@ -18,16 +18,14 @@ class Frame(Streaming):
     transport = "frame"
     content_type = "text/html; charset=utf-8"
 
-    def __init__(self, *given: Any) -> None:
+    def __init__(self, asked: Asked) -> None:
         self.parser = PageParser()
-        super().__init__(*given)
+        super().__init__(asked)
 
     def read(self, deadline: float) -> None:
         while not self.parser.texts:
             self.parser.feed(self.body.line(deadline).decode("ascii"))
-        value = json.loads(self.parser.texts.popleft())
-        cursor = value["cursor"] if "type" in value else value.pop("cursor")
-        self.waiting.append(message_of(value, cursor))
+        self.waiting.append(message_in(self.parser.texts.popleft()))
 
 
 class PageParser(HTMLParser):

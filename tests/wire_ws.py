@@ -10,21 +10,19 @@ import json
 import os
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
 
 from wire import (
     PATIENCE,
     Address,
-    Body,
+    Asked,
     Ended,
     Receiver,
-    Refused,
     Response,
     Wire,
-    message_of,
-    read_head,
+    message_in,
+    read_accepted,
     request_bytes,
 )
 
@@ -114,15 +112,8 @@ class Upgraded:
         self.wire = Wire.connect(address, source)
         handshake = {**handshake_headers(), **headers}
         self.wire.send(request_bytes("GET", target, handshake))
-        deadline = time.monotonic() + PATIENCE
         try:
-            self.head: Response = read_head(self.wire, deadline)
-            if self.head.status != 101:
-                body = Body(self.wire, self.head)
-                while body.fill(deadline):
-                    pass
-                self.head.body = body.data
-                raise Refused(self.head)
+            self.head = read_accepted(self.wire, 101)
             digest = hashlib.sha1(handshake["Sec-WebSocket-Key"].encode() + MAGIC).digest()
             assert self.head.header("Sec-WebSocket-Accept") == base64.b64encode(digest).decode()
             assert (self.head.header("Upgrade") or "").lower() == "websocket"
@@ -169,16 +160,10 @@ class Ws(Receiver):
 
     transport = "ws"
 
-    def __init__(
-        self,
-        address: Address,
-        query: Iterable[tuple[str, str]],
-        headers: Mapping[str, str],
-        source: str | None = None,
-    ) -> None:
+    def __init__(self, asked: Asked) -> None:
         super().__init__()
-        target = f"/subscribe/ws?{urlencode(list(query))}"
-        self.upgraded = Upgraded(address, target, headers, source)
+        target = asked.target(self.transport)
+        self.upgraded = Upgraded(asked.address, target, asked.headers, asked.source)
         self.wire = self.upgraded.wire
         self.close_code: int | None = None
         """Of the server's close frame."""
@@ -210,8 +195,7 @@ class Ws(Receiver):
             assert value["id"] not in self.answers, "answered twice"
             self.answers[value["id"]] = value
             return
-        cursor = value["cursor"] if "type" in value else value.pop("cursor")
-        self.waiting.append(message_of(value, cursor))
+        self.waiting.append(message_in(got.payload))
 
     def ask(self, method: str, **params: Any) -> int:
         """Send a command; its id."""

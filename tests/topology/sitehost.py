@@ -8,25 +8,16 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from waiting import listens, wait_until_up
 
 from .network import TOOLS, Host
 
 ROOT = Path(__file__).resolve().parents[2]
 NGINX = ROOT / "nginx"
-PATIENCE = 15.0
-
-
-def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Return once it is so; fail after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not so after {seconds} s: {what}"
-        time.sleep(0.02)
 
 
 def fpm_program() -> str | None:
@@ -83,10 +74,9 @@ class Program:
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )
 
-    def check(self) -> bool:
-        """That it runs."""
-        assert self.process.poll() is None, self.output.read_text()
-        return True
+    def said(self) -> str:
+        """What it has written."""
+        return self.output.read_text()
 
     def children(self) -> set[int]:
         """The processes that it has started."""
@@ -135,17 +125,14 @@ def start_php(host: Host, folder: Path, pools: Mapping[str, Mapping[str, str]]) 
     (folder / "fpm.conf").write_text("".join(sections))
     started = Program(host, folder, "php", program, "--nodaemonize", "--allow-to-run-as-root",
                       "--fpm-config", folder / "fpm.conf")
-    wait_for(lambda: started.check() and all(map(_accepts, _sockets(folder, pools))), "PHP-FPM")
+    wait_until_up(
+        started.process, lambda: all(map(listens, _sockets(folder, pools))), started.said
+    )
     return started
 
 
-def _sockets(folder: Path, pools: Mapping[str, object]) -> Sequence[Path]:
-    return [folder / f"{name}.sock" for name in pools]
-
-
-def _accepts(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(path)) == 0
+def _sockets(folder: Path, pools: Mapping[str, object]) -> Sequence[str]:
+    return [f"{folder}/{name}.sock" for name in pools]
 
 
 def start_nginx(host: Host, folder: Path, push_socket: Path) -> Program:
@@ -186,5 +173,5 @@ def start_nginx(host: Host, folder: Path, push_socket: Path) -> Program:
     )
     started = Program(host, folder, "nginx", "nginx", "-p", folder, "-c", folder / "nginx.conf",
                       "-e", "stderr")
-    wait_for(lambda: started.check() and started.children(), "nginx has a worker")
+    wait_until_up(started.process, lambda: bool(started.children()), started.said)
     return started
