@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from harness import SITE, PushServer
 from redis_server import RedisServer, program
+from waiting import wait_for
 from wire import Ended, Refused
 from wire_ws import CLOSE, TEXT, Upgraded, Ws, frame, handshake_headers
 
@@ -432,9 +433,7 @@ def test_the_client_closes(push: PushServer, name: str) -> None:
         with push.ws(push.token(name), channel) as ws:
             ws.wire.send(frame(CLOSE, payload))
             assert ws.upgraded.closed(3).code == code
-    deadline = time.monotonic() + 5
-    while channel in push.api("channels", prefix=channel)["channels"]:
-        assert time.monotonic() < deadline
+    wait_for(lambda: channel not in push.api("channels", prefix=channel)["channels"])
 
 
 def test_close_codes(push_server_factory: Callable[..., PushServer]) -> None:
