@@ -24,7 +24,8 @@ from push_server.brokers.redis_bus import Bus
 from push_server.brokers.redis_link import Call, Link, ResponseError, Script, Unusable, failure
 from push_server.brokers.redis_log import SCRIPTS as LOG_SCRIPTS
 from push_server.brokers.redis_log import RedisLog
-from push_server.brokers.redis_revocations import REVOKE, RedisRevocations
+from push_server.brokers.redis_revocations import SCRIPTS as REVOCATION_SCRIPTS
+from push_server.brokers.redis_revocations import RedisRevocations
 from push_server.brokers.redis_rooms import Rooms
 from push_server.brokers.redis_roster import MARK, RedisRoster
 from push_server.brokers.redis_roster import SCRIPTS as ROSTER_SCRIPTS
@@ -133,7 +134,7 @@ class RedisBroker(Broker):
 
     async def start(self) -> None:
         """Connect, make sure that this Redis can be used, and announce the revocations."""
-        scripts = [_CLAIM, REVOKE, *LOG_SCRIPTS, *ROSTER_SCRIPTS]
+        scripts = [_CLAIM, *LOG_SCRIPTS, *REVOCATION_SCRIPTS, *ROSTER_SCRIPTS]
         self._link = Link(self.address, scripts, self._log.stamp, self._link_changed)
         self._bus = Bus(self.address, self._hear, self._confirmed, self._catch_up_soon)
         for user in (self._log, self.roster, self._survey, self._revocations):
@@ -329,6 +330,7 @@ class RedisBroker(Broker):
             await self._sing()
             if await self._rooms.check() or not self._bus.up:
                 await self._revocations.load(await self._log.epoch())
+            await self._revocations.forget()
             await self._log.sweep()
             await self.roster.renew()
         except PushError as error:

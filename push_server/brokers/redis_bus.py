@@ -93,7 +93,8 @@ class Bus:
         # Without a connection there is nothing to order: the next one begins with all names.
         if self._listening:
             self._orders.append((command, name))
-            self._unconfirmed[name] += command == "SUBSCRIBE"
+            if command == "SUBSCRIBE":
+                self._unconfirmed[name] += 1
             self._ordered.set()
 
     def since(self, name: str) -> int:

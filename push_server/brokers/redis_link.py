@@ -309,13 +309,17 @@ class Link:
             raise Unavailable("broker_closed", "The log is closed.", retry_after=1)
         loop = asyncio.get_running_loop()
         job = _Job(commands, loop.create_future(), reads)
-        (self._reads if reads else self._jobs).append(job)
+        line = self._reads if reads else self._jobs
+        line.append(job)
         self._wake.set()
         expiry = loop.call_later(READ_PATIENCE if reads else PATIENCE, self._expire, job)
         try:
             return await job.answer
         finally:
             expiry.cancel()
+            # While Redis is away nobody else takes them out, and an outage can last.
+            while line and line[0].answer.done():
+                line.popleft()
 
     def _expire(self, job: _Job, turns: int = 2) -> None:
         """Wait for an answer no longer."""

@@ -9,7 +9,8 @@ of another one, cannot know what is missing, and lets no token in that was issue
 Event loop only. Imported by the Redis broker.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice, takewhile
 
 from push_server.brokers.base import Revoked
 from push_server.brokers.redis_link import Call, Link, Script
@@ -17,7 +18,9 @@ from push_server.brokers.redis_wire import parse_revocation, revocation_field
 from push_server.revocations import EVERYBODY, Revocation
 from push_server.tokens import LEEWAY, LIFETIME_LIMIT
 
-REVOKE = Script("redis_revoke")
+SCRIPTS = _REVOKE, _FORGET = Script("redis_revoke"), Script("redis_forget")
+
+FORGOTTEN_AT_ONCE = 200
 
 _OF_LOG = b"/log"
 """The field that holds the epoch of the log."""
@@ -44,6 +47,7 @@ class RedisRevocations:
         self._revoked = revoked
         self._dropped = dropped
         self._known: dict[tuple[str, str], Revocation] = {}
+        """In the order in which they were learnt, which is about that in which they end."""
 
     def learn(self, revocation: Revocation | None) -> None:
         """Announce a revocation that is news."""
@@ -53,6 +57,7 @@ class RedisRevocations:
         key = (revocation.kind, revocation.value)
         known = self._known.get(key)
         if known is None or (known.before, known.expires) < (revocation.before, revocation.expires):
+            self._known.pop(key, None)
             self._known[key] = revocation
             self._revoked(revocation)
 
@@ -67,7 +72,7 @@ class RedisRevocations:
         before, expires = repr(revocation.before), repr(revocation.expires)
         message = b"%s %s %s\n%s" % (self._node, before.encode(), expires.encode(), field)
         args = (field, before, expires, self._bus_all, message)
-        await self.link.one(Call(REVOKE, (self._key,), args))
+        await self.link.one(Call(_REVOKE, (self._key,), args))
 
     async def load(self, epoch: int, *, starting: bool = False) -> None:
         """Announce what is in force, write back what was lost, have forgotten what is over.
@@ -87,14 +92,27 @@ class RedisRevocations:
             else:
                 kept.add((revocation.kind, revocation.value))
                 self.learn(revocation)
-        if over:
-            await self.link.one(("HDEL", self._key, *over))
+        await self._have_forgotten(over, now)
         for key in [key for key, known in self._known.items() if known.expires <= now]:
             del self._known[key]
         complete = b"%d" % epoch
         if starting and of_log not in (b"", complete):
             self.learn(Revocation(EVERYBODY, "*", now, now + LIFETIME_LIMIT + LEEWAY))
-        for key in self._known.keys() - kept:
-            await self.store(self._known[key])
+        for revocation in [known for key, known in self._known.items() if key not in kept]:
+            await self.store(revocation)
         if of_log != complete:
             await self.link.one(("HSET", self._key, _OF_LOG, complete))
+
+    async def forget(self) -> None:
+        """Once a second: drop some of those that are over, here and in Redis."""
+        now = self._clock()
+        first = islice(self._known.values(), FORGOTTEN_AT_ONCE)
+        over = [*takewhile(lambda known: known.expires <= now, first)]
+        for known in over:
+            del self._known[known.kind, known.value]
+        await self._have_forgotten([revocation_field(known) for known in over], now)
+
+    async def _have_forgotten(self, fields: Sequence[bytes], now: float) -> None:
+        # By a script, which looks once more: another node may have prolonged one just now.
+        if fields:
+            await self.link.one(Call(_FORGET, (self._key,), (repr(now), *fields)))
