@@ -38,10 +38,15 @@ def parse(page: Path) -> nodes.document:
 
 @pytest.mark.parametrize("page", [*PAGES, *BESIDE], ids=lambda page: str(page.relative_to(ROOT)))
 def test_page_is_well_formed_and_its_links_lead_somewhere(page: Path) -> None:
-    for reference in parse(page).findall(nodes.reference):
+    tree = parse(page)
+    for reference in tree.findall(nodes.reference):
         target = reference.get("refuri", "")
         if "://" not in target:
             assert (page.parent / target).is_file(), target
+    # A second line in the first column of a simple table begins another row.
+    for row in tree.findall(nodes.row):
+        first, *others = [entry.astext() for entry in row.findall(nodes.entry)]
+        assert any(others), first
 
 
 @pytest.mark.parametrize("page", [*PAGES, *BESIDE], ids=lambda page: str(page.relative_to(ROOT)))
@@ -159,8 +164,8 @@ def site(
 def test_quickstart_terminals(
     blocks: dict[str, list[str]], environment: dict[str, str], site: tuple[Path, dict[str, str]]
 ) -> None:
-    folder, _ = site
-    install, _, _, listen, publish, curl = blocks["sh"]
+    folder, printed = site
+    install, _, _, listen, publish, curl, call = blocks["sh"]
     assert "pip install ." in install
     terminals = [Terminal(code, folder, environment) for code in (listen, curl)]
     try:
@@ -174,6 +179,13 @@ def test_quickstart_terminals(
         assert json.loads(answer.stdout)["offset"] == 1
         assert json.loads(terminals[0].wait_for('"node:7"'))["data"] == {"title": "Hello"}
         assert '"data":{"title":"Hello"}' in terminals[1].wait_for('data: {"channel"')
+        answer = subprocess.run(
+            ["sh", "-euc", call],
+            cwd=folder, env={**environment, **printed}, capture_output=True, text=True, check=True,
+            timeout=PATIENCE,
+        )
+        assert json.loads(answer.stdout)["result"]["offset"] == 2
+        assert json.loads(terminals[0].wait_for('"node:7"'))["data"] == {"title": "Hi"}
     finally:
         for terminal in terminals:
             terminal.end()
