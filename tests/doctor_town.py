@@ -31,10 +31,10 @@ from typing import Any, NamedTuple, Self
 
 from harness import issue_token, toml
 from redis_server import RedisServer
+from waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-PATIENCE = 15.0
 
 CMS, PUSH, PLAIN, VISITOR = "198.51.100.71", "198.51.100.81", "198.51.100.82", "198.51.100.11"
 CMS6, PUSH6 = "2001:db8::71", "2001:db8::81"
@@ -248,7 +248,7 @@ class Town:
         return log
 
     def _await_server(self, log: Path) -> None:
-        await_that(lambda: log.read_text().count("event=listening") >= 2, log.read_text)
+        wait_for(lambda: log.read_text().count("event=listening") >= 2, log.read_text)
 
     def _popen(self, *command: str, **options: Any) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
@@ -264,7 +264,7 @@ class Town:
                 "nginx", "-p", str(self.folder), "-c", conf, "-e", "stderr", stderr=log
             )
         self._stack.callback(_end, self._nginx)
-        await_that(self._workers, (self.folder / "nginx.log").read_text)
+        wait_for(self._workers, (self.folder / "nginx.log").read_text)
 
     # Changing it.
 
@@ -338,7 +338,7 @@ class Town:
             old_workers = self._workers()
             os.kill(self._master(), signal.SIGHUP)
             log = self.folder / "nginx.log"
-            await_that(lambda: self._workers() and not self._workers() & old_workers, log.read_text)
+            wait_for(lambda: self._workers() and not self._workers() & old_workers, log.read_text)
 
     def _master(self) -> int:
         return int((self.folder / "pid").read_text())
@@ -418,14 +418,6 @@ class Town:
         claims = {"v": 1, "sub": "7", "sid": "s", "iat": now, "exp": now + 300,
                   "sub_ch": [], "pub_ch": []}
         return issue_token(claims, self.token_key)
-
-
-def await_that(condition: Any, otherwise: Any) -> None:
-    """Return when the condition holds; fail with the words of `otherwise` after a while."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, otherwise()
-        time.sleep(0.01)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

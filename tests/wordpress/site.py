@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from harness import PushServer, free_port
+from waiting import wait_for, wait_until_up
 
 HERE = Path(__file__).resolve().parent
 PLUGIN = HERE.parent.parent / "cms_module/wordpress"
@@ -221,10 +222,8 @@ class WordPress:
 
     def settle(self) -> None:
         """Wait until no worker is busy any more: what is published after a response is out."""
-        deadline = time.monotonic() + PATIENCE
-        while self.visitor().get("/fpm-status?json").json["active processes"] > 1:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        status = "/fpm-status?json"
+        wait_for(lambda: self.visitor().get(status).json["active processes"] <= 1)
 
     def sql(self, query: str) -> list[list[str]]:
         """Rows of the database."""
@@ -370,11 +369,4 @@ class WordPress:
                 env={**os.environ, "TMPDIR": str(self.folder)},
             )
         self._processes.append(process)
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            with contextlib.suppress(OSError):
-                if is_up():
-                    return
-            assert process.poll() is None, (self.folder / "daemons.log").read_text()
-            assert time.monotonic() < deadline, f"{command[0]} is not up in time"
-            time.sleep(0.02)
+        wait_until_up(process, is_up, (self.folder / "daemons.log").read_text)

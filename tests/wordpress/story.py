@@ -7,8 +7,7 @@ import contextlib
 import html
 import itertools
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from wire import Stream
@@ -17,15 +16,6 @@ from wordpress.site import Answer, Visitor, WordPress
 
 AJAX = "/wp-admin/admin-ajax.php"
 OPTIONS = "/wp-admin/options-general.php?page=push-server"
-PATIENCE = 20.0
-
-
-def eventually(condition: Callable[[], Any], what: str) -> None:
-    """Wait until this is so."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"still not so: {what}"
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -56,6 +56,7 @@ def test_the_code_on_the_page_does_what_it_says(
         with listening(site, people["carol"], "stock:17") as carol:
             for _ in range(2):
                 site.probe(f"$user_id = {ids['carol']}; {notify} {sent}")
+                site.settle()  # else the other request may be first to say it
             left, item, again = told(site, carol)
     finally:
         plugin.unlink()

@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness import PushServer, free_port
+from waiting import PATIENCE, wait_for
 
 from wordpress.site import Visitor, WordPress
-from wordpress.story import AJAX, PATIENCE, comment, end_pause, eventually, logout, the_list
+from wordpress.story import AJAX, comment, end_pause, logout, the_list
 
 
 @contextlib.contextmanager
@@ -68,7 +69,7 @@ def test_everything_arrives_in_order_and_once(
         assert push.get("/subscribe/poll", token=token).status == 200
         end_pause(site)
         site.probe("return push_publish('news', 8);")
-        eventually(lambda: site.waiting() == 0, "nothing waits")
+        wait_for(lambda: site.waiting() == 0, "nothing waits")
         site.settle()
         kept = push.api("history", channel="news", limit=1000)["publications"]
         assert [entry["data"] for entry in kept] == list(range(9))
@@ -101,7 +102,7 @@ def test_what_is_too_old_is_dropped_but_no_revocation(
     site.configure(**site.settings())
     end_pause(site)
     site.probe("return push_publish('old', 2);")
-    eventually(lambda: site.waiting() == 0, "nothing waits")
+    wait_for(lambda: site.waiting() == 0, "nothing waits")
     kept = site.push.api("history", channel="old")["publications"]
     assert [entry["data"] for entry in kept] == [2]
     assert site.push.get("/subscribe/poll", token=token).status == 401
@@ -178,4 +179,4 @@ def test_pages_are_as_fast_as_without_the_plugin(
     site.configure(**site.settings())
     end_pause(site)
     site.probe("return push_publish('crowd-end', 1);")
-    eventually(lambda: site.waiting() == 0, "nothing waits")
+    wait_for(lambda: site.waiting() == 0, "nothing waits")

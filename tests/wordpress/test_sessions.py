@@ -3,9 +3,10 @@
 import time
 
 import pytest
+from waiting import wait_for
 
 from wordpress.site import Visitor, WordPress
-from wordpress.story import AJAX, eventually, listening, logout, the_list, told
+from wordpress.story import AJAX, listening, logout, the_list, told
 
 PROMPT = 2.0
 """Seconds within which a revocation ends a stream."""
@@ -62,7 +63,7 @@ def test_a_new_password_ends_all_sessions(
 
 def wait_for_a_token(site: WordPress, visitor: Visitor) -> None:
     """What was issued in the second of a revocation is refused, and asked for again."""
-    eventually(
+    wait_for(
         lambda: site.push.get("/subscribe/poll", token=visitor.state()["token"]).status == 200,
         "a token is accepted again",
     )
