@@ -147,10 +147,11 @@ def test_copies_in_the_cms_modules_are_like_their_sources() -> None:
 
 def test_copies_finds_what_was_edited_added_and_taken_away(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "cms_module", tmp_path / "cms_module")
-    (tmp_path / "push_server/browser").mkdir(parents=True)
-    shutil.copy(ROOT / "push_server/browser/push.js", tmp_path / "push_server/browser")
+    shutil.copytree(ROOT / "push_server/browser", tmp_path / "push_server/browser")
     drupal, wordpress = tmp_path / "cms_module/drupal", tmp_path / "cms_module/wordpress"
-    (drupal / "js/push.js").write_text("edited")
+    (drupal / "js/notifications.js").write_text("edited")
+    with (tmp_path / "push_server/browser/page/status.js").open("a") as part:
+        part.write("changed();\n")
     (drupal / "lib/client/src/Added.php").write_text("<?php\n")
     (wordpress / "lib/client/src/Client.php").unlink()
     (wordpress / "lib/client/LICENSE").unlink()
@@ -160,17 +161,21 @@ def test_copies_finds_what_was_edited_added_and_taken_away(tmp_path: Path) -> No
     checked = copies(tmp_path, "--check")
     assert checked.returncode == 1
     assert [line.split()[0] for line in checked.stderr.splitlines()] == [
+        "cms_module/drupal/js/notifications.js",
         "cms_module/drupal/js/push.js",
         "cms_module/drupal/lib/client/src/Added.php",
+        "cms_module/wordpress/assets/push.js",
         "cms_module/wordpress/lib/client/LICENSE",
         "cms_module/wordpress/lib/client/src/Client.php",
+        "push_server/browser/push.js",
     ]
-    assert (drupal / "js/push.js").read_text() == "edited"
+    assert (drupal / "js/notifications.js").read_text() == "edited"
 
     assert copies(tmp_path).returncode == 0
     assert copies(tmp_path, "--check").returncode == 0
     assert not (drupal / "lib/client/src/Added.php").exists()
     assert own.read_text() == "of the module itself"
+    assert "\n  changed();\n" in (drupal / "js/push.js").read_text()
 
 
 def test_copies_refuses_what_it_does_not_know(tmp_path: Path) -> None:

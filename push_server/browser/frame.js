@@ -15,12 +15,12 @@
  *   the same id, so that a change of leaders loses no publication and doubles none.
  * - Frames tell each other who is signed in, so that another user ends the one before at once.
  *
- * Used by frame.html, whose data attributes the server fills in. Needs wire.js.
+ * Used by frame.html, whose data attributes the server fills in. Needs wire.js and memory.js.
  */
 "use strict";
 
 (() => {
-  const { PushWire } = globalThis;
+  const { PushMemory, PushWire } = globalThis;
   const { documentDomain = "", version = "", origins = "[]" } = document.documentElement.dataset;
   /** @type {string[]} */
   const siteOrigins = JSON.parse(origins);
@@ -30,12 +30,8 @@
   /** A worker pings every 30 seconds; after so long without a word it is asked, then replaced. */
   const WORKER_SILENCE = 150000;
   const WATCH = 30000;
-  /** Where avoided transports are remembered, and how far ahead that may reach. */
-  const MEMORY = "push.avoided";
-  const MEMORY_LIMIT = 60 * 60 * 1000;
-  /** Everything the connection needs when it has to run here. */
-  const IN_FRAME = ["locks.js", "share.js", "websocket.js", "transports.js", "session.js",
-                    "pages.js", "channels.js", "connection.js"];
+  /** What is needed when the connection has to run here. */
+  const IN_FRAME = ["locks.js", "share.js", "connection.js"];
 
   const canBroadcast = () => typeof BroadcastChannel === "function";
   /**
@@ -75,7 +71,7 @@
   /** The last offset that the page was given of each channel: the next connection may be behind
    * the one before. @type {Map<string, number>} */
   const seen = new Map();
-  /** Publications that wait for their answer, by request. @type {Map<number, any>} */
+  /** What waits for its answer, by the number of the request. @type {Map<number, any>} */
   const unanswered = new Map();
   /** @type {any[]} for the page, gathered until the end of this task */
   let outbox = [];
@@ -101,10 +97,8 @@
     } else {
       if (message.type === "channels") want(message.channels);
       if (message.type === "token" && message.token) wish.token = message.token;
-      if (message.type === "publish") {
-        message.id = PushWire.randomId();
-        unanswered.set(message.request, message);
-      }
+      if (message.type === "publish") message.id = PushWire.randomId();
+      if (message.request) unanswered.set(message.request, message);
       link?.postMessage(message);
     }
   }
@@ -261,33 +255,8 @@
     };
     const { instance, token, channels, since, transports } = wish;
     port.postMessage({ type: "attach", instance, token, channels, since, seen: [...seen],
-                       transports, avoided: recall() });
+                       transports, avoided: PushMemory.recall() });
     for (const message of unanswered.values()) port.postMessage(message);
-  }
-
-  /**
-   * What proved not to work on this network is worth remembering: a worker that begins anew with
-   * every page would spend seconds of each on finding out. Nothing else is ever stored.
-   * @returns {[string, Avoided][]}
-   */
-  function recall() {
-    try {
-      const found = JSON.parse(localStorage.getItem(MEMORY) || "[]");
-      return found.filter((/** @type {any} */ [name, { reason, until, times }]) =>
-        typeof name === "string" && typeof reason === "string" && times > 0 &&
-        until > Date.now() && until < Date.now() + MEMORY_LIMIT);
-    } catch {
-      return [];
-    }
-  }
-
-  /** @param {unknown} avoided */
-  function remember(avoided) {
-    try {
-      localStorage.setItem(MEMORY, JSON.stringify(avoided));
-    } catch {
-      // The user blocks storage; it is found out anew each time.
-    }
   }
 
   function detach() {
@@ -305,9 +274,9 @@
     }
     if (message.type === "ping") link?.postMessage({ type: "alive" });
     else if (message.type === "unknown") rejoin();
-    else if (message.type === "avoided") remember(message.avoided);
+    else if (message.type === "avoided") PushMemory.remember(message.avoided);
     else toPage(message);
-    if (message.type === "published") unanswered.delete(message.request);
+    if (message.type === "answer") unanswered.delete(message.request);
     if (message.type === "released" || message.type === "revoked") leave();
   }
 

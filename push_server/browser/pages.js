@@ -5,20 +5,18 @@
  * - A page is given each publication of its channels once, in order. `seen` is the only judge
  *   of that, whichever way a publication came: live, recovered, or fetched for this page alone.
  * - A page's own publications leave one after the other, so that they arrive in the order in
- *   which they were made, and keep their id over all attempts, so that they arrive once.
+ *   which they were made.
  *
  * Used by connection.js. Needs wire.js and transports.js.
  */
 "use strict";
 
 globalThis.PushPage = (() => {
-  const { Refusal, backoff, randomId, request, within } = globalThis.PushWire;
+  const { Refusal, backoff } = globalThis.PushWire;
   const { pollOnce } = globalThis.PushTransports;
 
   /** How long a page may take to bring a token. */
   const TOKEN_TIMEOUT = 15000;
-  const PUBLISH_ATTEMPTS = 6;
-  const PUBLISH_TIMEOUT = 10000;
   const PUBLISH_QUEUE = 100;
   const CATCH_UP_ATTEMPTS = 6;
   /** Publications kept for a page while its catch-up runs; beyond, it is told to reload. */
@@ -27,8 +25,9 @@ globalThis.PushPage = (() => {
   const sleep = (/** @type {number} */ ms) => new Promise((done) => setTimeout(done, ms));
 
   /**
-   * @typedef {{token: string | null, ask: () => Promise<boolean>,
-   *   refuse: (token: string) => void}} Session
+   * @typedef {{token: string | null}} Session
+   * @typedef {{publish: (message: any) => Promise<any>, presence: (message: any) => Promise<any>}}
+   *   Calls
    */
 
   return class Page {
@@ -188,59 +187,31 @@ globalThis.PushPage = (() => {
       if (items.length) this.post({ type: "publications", items, cursor, at: Date.now() });
     }
 
-    /**
-     * @param {Session} session
-     * @param {{request: number, id?: string, channel: string, data: any,
-     *   exclude?: string}} message
-     */
-    queuePublish(session, message) {
-      const answer = (/** @type {object} */ outcome) =>
-        this.post({ type: "published", request: message.request, ...outcome });
+    /** @param {Calls} calls @param {any} message */
+    publish(calls, message) {
       if (this.unpublished >= PUBLISH_QUEUE) {
-        answer({ error: plain(new Refusal(429, "too_many_publications", "Too many at once.")) });
+        const full = new Refusal(429, "too_many_publications", "Too many at once.");
+        this.answer(message, Promise.reject(full));
         return;
       }
       this.unpublished += 1;
-      this.publishing = this.publishing
-        .then(() => publish(session, message))
-        .then((result) => answer({ result }), (error) => answer({ error: plain(error) }))
-        .then(() => {
-          this.unpublished -= 1;
-        });
+      this.publishing = this.publishing.then(async () => {
+        await this.answer(message, calls.publish(message));
+        this.unpublished -= 1;
+      });
+    }
+
+    /** @param {Calls} calls @param {any} message */
+    presence(calls, message) {
+      this.answer(message, calls.presence(message));
+    }
+
+    /** @param {{request: number}} message @param {Promise<any>} outcome */
+    answer({ request }, outcome) {
+      return outcome.then(
+        (result) => this.post({ type: "answer", request, result }),
+        ({ status = 0, code = "internal", message }) =>
+          this.post({ type: "answer", request, error: { status, code, message } }));
     }
   };
-
-  /** What of an error may go through a port. @param {any} error */
-  function plain({ status = 0, code = "internal", message }) {
-    return { status, code, message };
-  }
-
-  /**
-   * Publish, with one id for all attempts: when only the answer was lost on the way, the
-   * repetition publishes nothing twice.
-   * @param {Session} session
-   * @param {{id?: string, channel: string, data: any, exclude?: string}} message
-   */
-  async function publish(session, { id = randomId(), channel, data, exclude }) {
-    const body = JSON.stringify({ channel, data, id, ...(exclude && { exclude }) });
-    let failure = new Refusal(401, "signed_out", "There is no token to publish with.");
-    for (let attempt = 0; attempt < PUBLISH_ATTEMPTS; attempt += 1) {
-      const token = session.token || ((await session.ask()) && session.token);
-      if (!token) throw failure;
-      try {
-        const send = async (/** @type {AbortSignal} */ signal) =>
-          (await request("publish", { token, signal, body })).json();
-        return await within(PUBLISH_TIMEOUT, undefined, send);
-      } catch (error) {
-        failure = /** @type {any} */ (error);
-      }
-      const expired = failure.status === 401 && attempt === 0;
-      if (expired) session.refuse(token);
-      if (!expired && !failure.passing) break;
-      if (!expired) {
-        await sleep(Math.min(Math.max(backoff(attempt), failure.retryAfter), PUBLISH_TIMEOUT));
-      }
-    }
-    throw failure;
-  }
 })();

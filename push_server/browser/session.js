@@ -47,6 +47,8 @@ globalThis.PushSession = (() => {
       this.token = null;
       /** @type {Claims | null} */
       this.claims = null;
+      /** The one that the server was shown last. */
+      this.presented = "";
       /** @type {string | null} the last token the server did not accept */
       this.refused = null;
       /** @type {Promise<boolean> | null} the round of asking that is under way */

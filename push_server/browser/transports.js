@@ -8,7 +8,7 @@
  *   for a while, with the reason, and then the better one gets another chance.
  * - No transport asks again and again on a timer: there is no interval polling.
  *
- * Used by connection.js and pages.js. Needs wire.js and websocket.js.
+ * Used by dialer.js and pages.js. Needs wire.js and websocket.js.
  */
 "use strict";
 

@@ -1,11 +1,13 @@
 /**
  * The WebSocket transport, and what it alone can do: change channels and token without a new
- * connection.
+ * connection, and carry what pages ask for.
  *
  * Rules that hold in this file:
  * - The token goes into the first message, never into the address.
- * - Answers come in order with publications, so they are handed on in the same batches: as
- *   `answered` or `refused`, with what was asked.
+ * - What changes the connection (`send`) is answered in order with the publications, so its
+ *   answers are handed on in the same batches: as `answered` or `refused`, with what was asked.
+ * - What a page asks for (`ask`) is answered to whoever asked. A server ends a connection that
+ *   asks too fast or too much, for all pages; such a thing is not asked here.
  * - A connection that ends before its first message says nothing about who is to blame; that is
  *   proved elsewhere.
  *
@@ -18,8 +20,17 @@ globalThis.PushWebSocket = (() => {
 
   /** Close codes from here on are refusals: this plus the HTTP status. */
   const REFUSED = 4000;
+  /** Every server takes a command of so many bytes. */
+  const LARGEST = 8192;
+  /** Half of what a server takes in a second, and a tenth of what it takes at once. */
+  const PER_SECOND = 100;
 
-  /** @typedef {{send: (method: string, params: object) => void}} Line */
+  /**
+   * @typedef {object} Line the way to ask for something in a connection
+   * @property {(method: string, params: object) => void} send asks for a change of it
+   * @property {(method: string, params: object) => Promise<any> | null} ask asks for anything
+   *   else; null if that has to be asked elsewhere
+   */
 
   /** What has arrived and not been taken. */
   class Inbox {
@@ -79,15 +90,52 @@ globalThis.PushWebSocket = (() => {
       this.socket = socket;
       this.inbox = inbox;
       this.asked = 0;
-      /** @type {Map<number, {method: string, params: any}>} */
+      /** @type {Map<number, {method: string, params: any, done?: (result: any) => void,
+       *   fail?: (failure: Error) => void}>} */
       this.pending = new Map();
+      /** How much may be asked now, and when that was reckoned. */
+      this.allowance = PER_SECOND;
+      this.reckonedAt = Date.now();
     }
 
     /** @param {string} method @param {object} params */
     send(method, params) {
+      this.socket.send(this.note({ method, params }));
+    }
+
+    /**
+     * @param {string} method
+     * @param {object} params
+     * @returns {Promise<any> | null}
+     */
+    ask(method, params) {
+      if (this.socket.readyState !== WebSocket.OPEN || !this.mayAsk()) return null;
+      /** @type {any} */
+      const command = { method, params };
+      const text = this.note(command);
+      if (new TextEncoder().encode(text).length > LARGEST) {
+        this.pending.delete(this.asked);
+        return null;
+      }
+      this.socket.send(text);
+      return new Promise((done, fail) => Object.assign(command, { done, fail }));
+    }
+
+    /** Number a command. Returns the message. @param {{method: string, params: any}} command */
+    note(command) {
       this.asked += 1;
-      this.pending.set(this.asked, { method, params });
-      this.socket.send(JSON.stringify({ id: this.asked, method, params }));
+      this.pending.set(this.asked, command);
+      return JSON.stringify({ id: this.asked, ...command });
+    }
+
+    mayAsk() {
+      const now = Date.now();
+      const earned = Math.max(0, now - this.reckonedAt) * PER_SECOND / 1000;
+      this.reckonedAt = now;
+      this.allowance = Math.min(this.allowance + earned, PER_SECOND);
+      if (this.allowance < 1) return false;
+      this.allowance -= 1;
+      return true;
     }
 
     /** @param {string} text */
@@ -103,13 +151,20 @@ globalThis.PushWebSocket = (() => {
       const asked = this.pending.get(id);
       this.pending.delete(id);
       if (!asked) return;
-      if (!error) {
-        this.inbox.put({ type: "answered", ...asked, result });
-      } else if (asked.method === "connect") {
-        this.inbox.end(new Refusal(error.status, error.code, error.message));
-      } else {
-        this.inbox.put({ type: "refused", ...asked, error });
-      }
+      const { method, params, done, fail } = asked;
+      const refusal = error && new Refusal(error.status, error.code, error.message);
+      if (refusal && method === "connect") this.inbox.end(refusal);
+      else if (refusal && fail) fail(refusal);
+      else if (done) done(result);
+      else if (error) this.inbox.put({ type: "refused", method, params, error });
+      else this.inbox.put({ type: "answered", method, params, result });
+    }
+
+    /** Nothing will be answered any more: whoever asked has to ask elsewhere. */
+    end() {
+      const failure = new Refusal(0, "network", "The WebSocket ended before its answer.");
+      for (const { fail } of this.pending.values()) fail?.(failure);
+      this.pending.clear();
     }
   }
 
@@ -141,6 +196,7 @@ globalThis.PushWebSocket = (() => {
       const status = code - REFUSED;
       if (status >= 400 && status < 600) inbox.end(new Refusal(status, `http_${status}`, reason));
       else inbox.end(greeted ? null : closed(code));
+      session.end();
     };
     const stop = () => inbox.end();
     signal.addEventListener("abort", stop);
@@ -154,6 +210,7 @@ globalThis.PushWebSocket = (() => {
       }
     } finally {
       signal.removeEventListener("abort", stop);
+      session.end();
       socket.close();
     }
   };

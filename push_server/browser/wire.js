@@ -3,7 +3,7 @@
  *
  * Rules that hold in this file:
  * - No state and no policy. When to connect, when to give up and what to tell the pages is
- *   decided in connection.js; here one request is made, or one value is checked.
+ *   decided elsewhere; here one request is made, or one value is checked.
  * - The token travels in the Authorization header only, never in a URL, and is never logged.
  * - Nothing that arrives is evaluated. JSON.parse is the only parser.
  *

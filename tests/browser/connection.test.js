@@ -165,8 +165,8 @@ describe("the shared connection", { concurrency: true }, () => {
         () => json({ channel: "c", offset: 1, duplicate: true })];
       server.onPublish = () => answers.shift()();
       page.say({ type: "publish", request: 1, channel: "c", data: { n: 1 }, exclude: "me" });
-      await until(() => page.of("published").length);
-      assert.equal(page.of("published")[0].result.duplicate, true);
+      await until(() => page.of("answer").length);
+      assert.equal(page.of("answer")[0].result.duplicate, true);
       const bodies = server.publications.map(({ body }) => body);
       assert.equal(bodies.length, 3);
       assert.match(bodies[0].id, /^[0-9a-f]{32}$/);
@@ -176,9 +176,9 @@ describe("the shared connection", { concurrency: true }, () => {
 
       server.onPublish = () => json({ error: { code: "channel_denied", message: "no" } }, 403);
       page.say({ type: "publish", request: 2, channel: "c", data: 1 });
-      await until(() => page.of("published").length === 2);
+      await until(() => page.of("answer").length === 2);
       const error = { status: 403, code: "channel_denied", message: "no" };
-      assert.deepEqual(page.of("published")[1], { type: "published", request: 2, error });
+      assert.deepEqual(page.of("answer")[1], { type: "answer", request: 2, error });
       assert.equal(server.publications.length, 4);
     }));
 
@@ -243,7 +243,7 @@ describe("the shared connection", { concurrency: true }, () => {
         : json({ error: { code: "full", message: "full" } }, 503, { "Retry-After": "1" }));
       server.streams[0].end();
       await until(() => refusals);
-      await until(() => connection.hurry);
+      await until(() => connection.dialer.hurry);
       page.say({ type: "wake", why: "visible" });
       await until(() => server.streams[1]);
       const [, refused, next] = server.asked("subscribe/stream");
@@ -262,8 +262,8 @@ describe("the shared connection", { concurrency: true }, () => {
   it("does not hurry back when it had to make room for another", () =>
     scene(async ({ server, connection }) => {
       server.streams[0].say({ type: "reconnect", delay: 0, reason: "replaced" });
-      await until(() => connection.ending);
-      assert.ok(connection.ending.delay >= 30000);
+      await until(() => connection.dialer.ending);
+      assert.ok(connection.dialer.ending.delay >= 30000);
     }));
 
   it("finds a crashed page by its silence, and takes it back if it was only asleep", () =>
@@ -272,10 +272,10 @@ describe("the shared connection", { concurrency: true }, () => {
       sleeper.say({ type: "channels", channels: ["c", "dead"] });
       (await until(() => server.streams[1])).hello("1~0");
       for (let round = 0; round < 6; round += 1) {
-        connection.pingedAt = 0;
+        connection.audience.pingedAt = 0;
         connection.tick();
       }
-      assert.equal(connection.pages.size, 1);
+      assert.equal(connection.audience.size, 1);
       const next = await until(() => server.streams[2], "its channels are given up");
       assert.deepEqual(next.request.query.getAll("channel"), ["c"]);
       sleeper.say({ type: "wake", why: "resume" });

@@ -10,8 +10,8 @@
 
 const assert = require("node:assert/strict");
 
-for (const name of ["wire", "websocket", "transports", "session", "pages", "channels",
-                    "connection"]) {
+for (const name of ["wire", "websocket", "transports", "session", "pages", "channels", "audience",
+                    "arrivals", "dialer", "calls", "connection"]) {
   require(`../../push_server/browser/${name}.js`);
 }
 const { PushConnection } = globalThis;
@@ -64,6 +64,7 @@ class Server {
       return new Promise((_, fail) => signal.addEventListener("abort", () => fail(new Error())));
     };
     this.onPublish = () => json({ channel: "c", offset: 1 });
+    this.onPresence = () => json({ channel: "c", users: {} });
   }
 
   token(claims = {}) {
@@ -108,6 +109,10 @@ class Server {
   async publish(request) {
     this.publications.push(request);
     return this.onPublish(request);
+  }
+
+  async presence(request) {
+    return this.onPresence(request);
   }
 }
 
@@ -175,7 +180,7 @@ async function scene(work, { channels = ["c"], pages = 1, greet = true, before, 
     await work({ server, connection, pages: attached, page: attached[0], add });
   } finally {
     for (const page of attached) page.say({ type: "detach" });
-    await until(() => !connection.running, "the loop ends with its last page");
+    await until(() => !connection.dialer.running, "the loop ends with its last page");
   }
 }
 

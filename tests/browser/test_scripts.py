@@ -10,7 +10,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 FILES = HERE.parents[1] / "push_server" / "browser"
 COMPONENT = HERE.parents[1] / "cms_module/notifications/notifications.js"
-SCRIPTS = [*sorted(FILES.glob("*.js")), COMPONENT]
+SCRIPTS = [*sorted(FILES.rglob("*.js")), COMPONENT]
 UNIT_TESTS = sorted(HERE.glob("*.test.js"))
 
 FORBIDDEN = {
@@ -32,7 +32,7 @@ def test_unit_tests_in_node() -> None:
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: f"{script.parent.name}/{script.name}")
 def test_script_keeps_the_rules(script: Path) -> None:
     text = script.read_text("utf-8")
     for pattern, reason in FORBIDDEN.items():
@@ -47,5 +47,5 @@ def test_the_frame_has_no_inline_script_or_style() -> None:
     text = (FILES / "frame.html").read_text("utf-8")
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text)
     assert re.findall(r"<script([^>]*)>([^<]*)</script>", text) == [
-        (f' src="{name}?v={{{{version}}}}"', "") for name in ("wire.js", "frame.js")
+        (f' src="{name}?v={{{{version}}}}"', "") for name in ("wire.js", "memory.js", "frame.js")
     ]

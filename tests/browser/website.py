@@ -111,6 +111,8 @@ class Site:
         """What users may subscribe to, where that is not everything."""
         self.becomes: dict[str, str] = {}
         """Whose token a user's pages get from now on: somebody else has signed in."""
+        self.folders: dict[str, Path] = {}
+        """Folders with further scripts, by the name that their paths begin with."""
         self.down = False
         """The token route answers 503, as a site in trouble does."""
         self.tokens: Counter[str] = Counter()
@@ -142,8 +144,11 @@ class Site:
             return self._page(start, query)
         if path == "/frame":
             return _send(start, _frame(query["origins"]), "text/html")
-        if path in ("/wire.js", "/frame.js", "/push.js"):
+        if path in ("/wire.js", "/memory.js", "/frame.js", "/push.js"):
             return _send(start, (BROWSER_FILES / path[1:]).read_text(), "text/javascript")
+        folder, _, name = path[1:].partition("/")
+        if folder in self.folders:
+            return _send(start, (self.folders[folder] / name).read_text("utf-8"), "text/javascript")
         return _send(start, "not here", "text/plain", "404 Not Found")
 
     def _page(self, start: StartResponse, query: dict[str, str]) -> Iterable[bytes]:

@@ -19,8 +19,11 @@ let sockets = [];
 let onNew = (socket) => socket.onopen();
 
 class PaperSocket {
+  static OPEN = 1;
+
   constructor(url) {
     this.url = url;
+    this.readyState = PaperSocket.OPEN;
     this.commands = [];
     sockets.push(this);
     setTimeout(() => onNew(this));
@@ -33,6 +36,7 @@ class PaperSocket {
   close(code = 1000) {
     if (this.closed) return;
     this.closed = true;
+    this.readyState = 3;
     setTimeout(() => this.onclose({ code, reason: "" }));
   }
 
@@ -144,7 +148,7 @@ describe("a WebSocket", () => {
       await socket.answer("subscribe", { channels: ["later"], denied: ["c"], cursor: "1~3" });
       await until(() => page.of("subscribed").length === 2);
       assert.deepEqual(page.of("denied").map(({ channels }) => channels), [["later"], ["c"]]);
-      assert.equal(connection.presented, renewal.params.token);
+      assert.equal(connection.session.presented, renewal.params.token);
       assert.equal(sockets.length, 1);
     }));
 
@@ -223,6 +227,64 @@ describe("a WebSocket", () => {
       await until(() => sockets[1]);
       assert.ok(socket.closed);
       assert.equal(page.of("status").pop().status.error.code, "not_ours");
+    }));
+
+  it("carries what pages publish, and tells each its own answer", () =>
+    story(async ({ server, pages: [one, other], socket }) => {
+      one.say({ type: "publish", request: 1, channel: "c", data: 1, exclude: one.instance });
+      one.say({ type: "publish", request: 2, channel: "c", data: 2 });
+      other.say({ type: "publish", request: 1, channel: "c", data: 3 });
+      await until(() => socket.asked("publish").length === 2);
+      const [first, second] = socket.asked("publish");
+      assert.deepEqual([first.params.data, first.params.exclude], [1, one.instance]);
+      assert.deepEqual([second.params.data, "exclude" in second.params], [3, false]);
+      socket.say({ id: second.id, result: { offset: 7 } });
+      await until(() => other.of("answer").length);
+      assert.deepEqual(other.of("answer"), [{ type: "answer", request: 1, result: { offset: 7 } }]);
+      assert.deepEqual(one.of("answer"), [], "the next one waits for the one before");
+      const error = { code: "channel_denied", message: "no", status: 403 };
+      socket.say({ id: first.id, error });
+      await until(() => one.of("answer").length);
+      assert.deepEqual(one.of("answer")[0].error, error);
+      await socket.answer("publish", { offset: 8 });
+      await until(() => one.of("answer").length === 2);
+      assert.equal(server.requests.length, 0, "there was no request beside it");
+    }, { pages: 2 }));
+
+  it("publishes beside it, with the same id, what was not answered before it ended", () =>
+    story(async ({ server, page, socket }) => {
+      page.say({ type: "publish", request: 1, id: "mine", channel: "c", data: 1 });
+      await until(() => socket.asked("publish").length);
+      socket.close(1006);
+      await until(() => page.of("answer").length);
+      assert.equal(page.of("answer")[0].result.offset, 1);
+      const [{ body }] = server.publications;
+      assert.deepEqual(body, socket.asked("publish")[0].params);
+      assert.deepEqual([body.id, server.publications.length], ["mine", 1]);
+    }));
+
+  it("is not asked for more than it takes, nor faster", () =>
+    story(async ({ server, pages, socket }) => {
+      pages[0].say({ type: "publish", request: 1, channel: "c", data: "ž".repeat(4100) });
+      await until(() => server.publications.length === 1);
+      assert.deepEqual(socket.asked("publish"), []);
+      for (const page of pages) page.say({ type: "presence", request: 2, channel: "c" });
+      await until(() => server.asked("presence").length);
+      assert.ok(socket.asked("presence").length <= 110, "as much as in a second");
+    }, { pages: 130 }));
+
+  it("is asked who is there in its own channels only", () =>
+    story(async ({ server, page, socket }) => {
+      page.say({ type: "presence", request: 1, channel: "c", limit: 5 });
+      await until(() => socket.asked("presence").length);
+      assert.deepEqual(socket.asked("presence")[0].params, { channel: "c", limit: 5 });
+      await socket.answer("presence", { channel: "c", users: { u: { connections: 1 } } });
+      await until(() => page.of("answer").length);
+      assert.deepEqual(page.of("answer")[0].result.users, { u: { connections: 1 } });
+      page.say({ type: "presence", request: 2, channel: "elsewhere" });
+      await until(() => page.of("answer").length === 2);
+      const bodies = server.asked("presence").map(({ body }) => body);
+      assert.deepEqual(bodies, [{ channel: "elsewhere" }]);
     }));
 
   it("passes on who comes and goes, and how long to wait before a reload", () =>

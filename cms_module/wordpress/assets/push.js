@@ -15,40 +15,15 @@
  * - A publication that may have been missed is never passed over: `reset` names its channel.
  *
  * A classic script without dependencies. It needs `frame-src` and `script-src` for the push
- * server in the page's Content-Security-Policy, if it has one, and nothing else.
+ * server in the page's Content-Security-Policy, if it has one, and nothing else. tools/copies
+ * makes it of the files in push_server/browser/page.
  */
 "use strict";
 
 (() => {
-  const CHANNEL = /^[A-Za-z0-9._:-][A-Za-z0-9._:/-]{0,127}$/;
-  const TOKEN = /^\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+=*$/;
-  const MAX_TOKEN = 4096;
-  /** The frame has to load in this time, and then to answer in that; else the server is away, or
-   * refuses this site: browsers fire `load` for their error pages too. */
-  const LOAD_TIMEOUT = 30000;
-  const ANSWER_TIMEOUT = 3000;
   /** Delays between attempts to get a first token or to load the frame, with full jitter. */
   const RETRY_BASE = 1000;
   const RETRY_CAP = 60000;
-  const EVENTS = ["status", "subscribed", "reset", "recovered", "revoked", "error", "join",
-                  "leave"];
-
-  /**
-   * @typedef {"connecting" | "live" | "delayed" | "retrying" | "waiting" | "signed_out" | "revoked"
-   *   | "closed"} State
-   * @typedef {{channel: string, offset: number, id: string, data: any, user?: string}} Publication
-   * @typedef {(data: any, publication: Publication) => void} Subscriber
-   * @typedef {string | null | undefined | Response} TokenAnswer
-   * @typedef {object} Options
-   * @property {string} server address of the push server
-   * @property {string | (() => TokenAnswer | Promise<TokenAnswer>)} token where this page gets
-   *   a token from: a path of the site, or a function that returns the token or a Response
-   * @property {string} [documentDomain] as configured on the push server; "" for postMessage
-   * @property {string} [since] the cursor that the page's content corresponds to
-   * @property {"auto" | "worker" | "locks" | "lease" | "none"} [share] how the pages of a user
-   *   come to share one connection: the best way there is, one in particular, or not at all
-   * @property {("websocket" | "stream" | "poll")[]} [transports] the only ones to be tried
-   */
 
   /** Why something failed. `stored` of a publication: false, or null where nobody knows. */
   class PushError extends Error {
@@ -72,17 +47,274 @@
     return Math.random() * Math.min(RETRY_CAP, RETRY_BASE * 2 ** Math.min(attempt, 10));
   }
 
-  function randomId() {
-    const bytes = crypto.getRandomValues(new Uint8Array(16));
-    return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const EVENTS = ["status", "subscribed", "reset", "recovered", "revoked", "error", "join",
+                  "leave"];
+
+  /** Call what the site gave us. @param {Function} callback @param {...any} details */
+  function callSite(callback, ...details) {
+    try {
+      callback(...details);
+    } catch (error) {
+      // As if nobody had called it.
+      setTimeout(() => {
+        throw error;
+      });
+    }
   }
 
-  /** Report an error of the site's own code as if nobody had called it. @param {unknown} error */
-  function reportLater(error) {
-    setTimeout(() => {
-      throw error;
-    });
+  class Listeners {
+    constructor() {
+      /** @type {Map<string, Set<(...details: any[]) => void>>} */
+      this.of = new Map(EVENTS.map((name) => [name, new Set()]));
+    }
+
+    /**
+     * @param {string} name
+     * @param {(...details: any[]) => void} listener
+     * @returns {() => void} stops it
+     */
+    add(name, listener) {
+      const listeners = this.of.get(name);
+      if (!listeners) throw new TypeError(`No such event: ${name}. There are ${EVENTS.join(", ")}`);
+      listeners.add(listener);
+      return () => {
+        listeners.delete(listener);
+      };
+    }
+
+    /** @param {string} name @param {...any} details */
+    tell(name, ...details) {
+      for (const listener of [...(this.of.get(name) || [])]) callSite(listener, ...details);
+    }
   }
+
+  class Requests {
+    /** @param {(message: any) => void} post to the frame */
+    constructor(post) {
+      this.post = post;
+      this.made = 0;
+      /** @type {Map<number, {done: (result: any) => void, fail: (error: PushError) => void,
+       *   message: any}>} */
+      this.waiting = new Map();
+    }
+
+    /** @param {any} wanted @returns {Promise<any>} */
+    make(wanted) {
+      return new Promise((done, fail) => {
+        this.made += 1;
+        const message = { ...wanted, request: this.made };
+        this.waiting.set(this.made, { done, fail, message });
+        this.post(message);
+      });
+    }
+
+    repeat() {
+      for (const { message } of this.waiting.values()) this.post(message);
+    }
+
+    /** @param {any} answer */
+    settle({ request, result, error }) {
+      const waiting = this.waiting.get(request);
+      this.waiting.delete(request);
+      if (result) waiting?.done(result);
+      else waiting?.fail(new PushError(error.code, error.message, { status: error.status }));
+    }
+
+    /** There will be no answer to anything. @param {string} code @param {string} message */
+    end(code, message) {
+      for (const { fail } of this.waiting.values()) fail(new PushError(code, message));
+      this.waiting.clear();
+    }
+  }
+
+  const TOKEN = /^\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+=*$/;
+  const MAX_TOKEN = 4096;
+
+  /**
+   * @typedef {string | null | undefined | Response} TokenAnswer
+   * @typedef {string | (() => TokenAnswer | Promise<TokenAnswer>)} TokenSource
+   *   a path of the site, or a function that returns the token or a Response
+   */
+
+  class TokenDesk {
+    /** @param {TokenSource} source @param {(code: string, message: string) => void} fail */
+    constructor(source, fail) {
+      this.source = source;
+      this.fail = fail;
+    }
+
+    /**
+     * The token to begin with, however long it takes; "" if nobody is signed in.
+     * @param {() => boolean} wanted whether to go on asking
+     * @param {() => void} waiting is called before each pause
+     */
+    async first(wanted, waiting) {
+      for (let attempt = 0; wanted(); attempt += 1) {
+        const answer = await this.ask();
+        if (answer.token || answer.signedOut) return answer.token || "";
+        waiting();
+        await new Promise((done) => setTimeout(done, backoff(attempt)));
+      }
+      return "";
+    }
+
+    /**
+     * Ask the site for a token. Nobody is signed in: {signedOut: true}. The site is in trouble: {},
+     * and a later attempt may succeed.
+     * @returns {Promise<{token?: string, signedOut?: boolean}>}
+     */
+    async ask() {
+      try {
+        const { source } = this;
+        let answer = await (typeof source === "function"
+          ? source()
+          : fetch(source, { cache: "no-store", credentials: "same-origin" }));
+        if (answer instanceof Response) {
+          if ([204, 401, 403].includes(answer.status)) return { signedOut: true };
+          if (!answer.ok) throw new PushError("token_unavailable", `HTTP ${answer.status}`);
+          answer = await answer.text();
+        }
+        const token = String(answer ?? "").trim();
+        if (!token) return { signedOut: true };
+        if (token.length <= MAX_TOKEN && TOKEN.test(token)) return { token };
+        throw new PushError("token_malformed", "What the site returned is not a token.");
+      } catch (error) {
+        const { status, code, message } = /** @type {any} */ (error);
+        if (status === 401 || status === 403) return { signedOut: true };
+        this.fail(code || "token_unavailable", message);
+        return {};
+      }
+    }
+  }
+
+  /** The frame has to load in this time, and then to answer in that; else the server is away, or
+   * refuses this site. */
+  const LOAD_TIMEOUT = 30000;
+  const ANSWER_TIMEOUT = 3000;
+  /** A goodbye has to be read before the frame goes. */
+  const GOODBYE = 100;
+
+  class PushFrame {
+    /**
+     * @param {URL} server
+     * @param {{take: (messages: any[]) => void, silent: (message: string) => void}} house is given
+     *   what the frame says, and told when it says nothing
+     */
+    constructor(server, house) {
+      this.server = server;
+      this.house = house;
+      /** @type {MessagePort | null} */
+      this.port = null;
+      /** @type {HTMLIFrameElement | null} */
+      this.element = null;
+      /** Whether it was told what this page wants. */
+      this.started = false;
+      this.attempt = 0;
+      /** @type {any} */
+      this.timer = 0;
+    }
+
+    open() {
+      const frame = document.createElement("iframe");
+      frame.src = new URL("frame", this.server.href.replace(/\/?$/, "/")).href;
+      frame.title = "Live updates";
+      frame.tabIndex = -1;
+      frame.setAttribute("aria-hidden", "true");
+      // Inside the viewport and displayed: browsers slow down frames that are neither.
+      Object.assign(frame.style, { position: "fixed", left: "0", bottom: "0", width: "1px",
+                                   height: "1px", border: "0", opacity: "0",
+                                   pointerEvents: "none" });
+      frame.addEventListener("load", () => this.meet(frame));
+      this.element = frame;
+      document.body.append(frame);
+      this.give(LOAD_TIMEOUT);
+    }
+
+    /** @param {number} time */
+    give(time) {
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.silent(), time);
+    }
+
+    /** A document was loaded into the frame: ours, a newer one of ours, or an error page. */
+    meet(/** @type {HTMLIFrameElement} */ frame) {
+      if (frame !== this.element) return;
+      this.port?.close();
+      this.started = false;
+      this.give(ANSWER_TIMEOUT);
+      const { port1, port2 } = new MessageChannel();
+      this.port = port1;
+      port1.onmessage = ({ data }) => this.house.take(data);
+      frame.contentWindow?.postMessage({ push: "connect" }, this.server.origin, [port2]);
+    }
+
+    silent() {
+      this.house.silent("The frame did not answer: the push server is away, or it does not know " +
+        `the origin ${location.origin}.`);
+      this.drop();
+      this.attempt += 1;
+      this.timer = setTimeout(() => this.open(), backoff(this.attempt));
+    }
+
+    /** It has answered: tell it what this page wants. @param {object} wish */
+    start(wish) {
+      clearTimeout(this.timer);
+      this.attempt = 0;
+      this.started = true;
+      this.post({ type: "start", ...wish });
+    }
+
+    /** Tell it something; what it was never told of comes with `start`. @param {any} message */
+    post(message) {
+      if (this.started) this.port?.postMessage(message);
+    }
+
+    leave() {
+      this.post({ type: "close" });
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.drop(), GOODBYE);
+    }
+
+    drop() {
+      clearTimeout(this.timer);
+      this.port?.close();
+      this.port = null;
+      this.element?.remove();
+      this.element = null;
+      this.started = false;
+    }
+  }
+
+  /**
+   * Whether it is worth the try that the frame calls this page directly. The proof is the call.
+   * @param {string} domain
+   */
+  function shareDomain(domain) {
+    if (!domain || window.originAgentCluster === true) return false;
+    try {
+      document.domain = domain;
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  const CHANNEL = /^[A-Za-z0-9._:-][A-Za-z0-9._:/-]{0,127}$/;
+
+  /**
+   * @typedef {"connecting" | "live" | "delayed" | "retrying" | "waiting" | "signed_out" | "revoked"
+   *   | "closed"} State
+   * @typedef {{channel: string, offset: number, id: string, data: any, user?: string}} Publication
+   * @typedef {(data: any, publication: Publication) => void} Subscriber
+   * @typedef {object} Options
+   * @property {string} server address of the push server
+   * @property {TokenSource} token where this page gets a token from
+   * @property {string} [documentDomain] as configured on the push server; "" for postMessage
+   * @property {string} [since] the cursor that the page's content corresponds to
+   * @property {"auto" | "worker" | "locks" | "lease" | "none"} [share] how the pages of a user
+   *   come to share one connection: the best way there is, one in particular, or not at all
+   * @property {("websocket" | "stream" | "poll")[]} [transports] the only ones to be tried
+   */
 
   /** Instances by their secret key, for the frame's direct calls. @type {Map<string, Page>} */
   const instances = new Map();
@@ -90,12 +322,31 @@
   /** @type {Page | null} the one a <push-status> shows */
   let latest = null;
 
+  function randomId() {
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  }
+
+  /** @param {unknown} channel */
+  function checkChannel(channel) {
+    if (typeof channel !== "string" || !CHANNEL.test(channel)) {
+      throw new TypeError(`Not a channel name: ${channel}`);
+    }
+  }
+
   class Page {
     /** @param {Options} options */
     constructor({ server, token, documentDomain = "", since, share = "auto", transports }) {
       this.instance = randomId();
       this._server = new URL(server, location.href);
-      this._source = token;
+      this._desk = new TokenDesk(token, (code, message) => this._fail(code, message));
+      this._frame = new PushFrame(this._server, {
+        take: (messages) => this._takeAll(messages),
+        silent: (message) => {
+          this._fail("frame_silent", message);
+          this._setState("retrying");
+        },
+      });
       this._documentDomain = documentDomain;
       /** @type {string | null} */
       this._since = since || null;
@@ -104,22 +355,10 @@
       this._key = randomId();
       /** @type {Map<string, Set<Subscriber>>} */
       this._subscribers = new Map();
-      /** @type {Map<string, Set<(...details: any[]) => void>>} */
-      this._listeners = new Map(EVENTS.map((name) => [name, new Set()]));
-      /** @type {Map<number, {done: (result: any) => void, fail: (error: PushError) => void,
-       *   message: any}>} publications that wait for their answer */
-      this._unanswered = new Map();
-      this._requests = 0;
-      /** @type {MessagePort | null} */
-      this._port = null;
-      /** @type {HTMLIFrameElement | null} */
-      this._frame = null;
-      this._started = false;
+      this._listeners = new Listeners();
+      this._requests = new Requests((message) => this._frame.post(message));
       this._channelsDue = false;
-      this._attempt = 0;
-      /** @type {any} */
-      this._timer = 0;
-      /** @type {string} the first token, until the frame has it */
+      /** @type {string} the latest token */
       this._token = "";
       this._bridge = "";
       this._version = "";
@@ -150,7 +389,7 @@
      * @returns {() => void} ends exactly this subscription
      */
     subscribe(channel, subscriber) {
-      if (!CHANNEL.test(channel)) throw new TypeError(`Not a channel name: ${channel}`);
+      checkChannel(channel);
       if (typeof subscriber !== "function") throw new TypeError("subscribe() needs a function");
       const subscribers = this._subscribers.get(channel) || new Set();
       subscribers.add(subscriber);
@@ -180,12 +419,7 @@
      * @returns {() => void} stops it
      */
     on(name, listener) {
-      const listeners = this._listeners.get(name);
-      if (!listeners) throw new TypeError(`No such event: ${name}. There are ${EVENTS.join(", ")}`);
-      listeners.add(listener);
-      return () => {
-        listeners.delete(listener);
-      };
+      return this._listeners.add(name, listener);
     }
 
     /**
@@ -197,19 +431,21 @@
      * @param {{echo?: boolean}} [how] echo: false keeps it from coming back to this page
      */
     publish(channel, data, { echo = true } = {}) {
-      if (!CHANNEL.test(channel)) throw new TypeError(`Not a channel name: ${channel}`);
+      checkChannel(channel);
       if (data === undefined) throw new TypeError("undefined cannot be published");
-      return new Promise((done, fail) => {
-        if (this._isOver()) {
-          fail(new PushError(this._status.state, "This page is not connected any more."));
-          return;
-        }
-        this._requests += 1;
-        const message = { type: "publish", request: this._requests, channel, data,
-                          ...(echo ? {} : { exclude: this.instance }) };
-        this._unanswered.set(this._requests, { done, fail, message });
-        if (this._started) this._port?.postMessage(message);
-      });
+      const exclude = echo ? {} : { exclude: this.instance };
+      return this._request({ type: "publish", channel, data, ...exclude });
+    }
+
+    /**
+     * Who is in a channel now; resolves to {channel, count, anonymous, users}, the users being
+     * {connections, name} by their id. Rejects with a PushError.
+     * @param {string} channel one whose subscribers are told who comes and goes
+     * @param {{limit?: number}} [how] limit: so many users are named at most
+     */
+    presence(channel, { limit } = {}) {
+      checkChannel(channel);
+      return this._request({ type: "presence", channel, limit });
     }
 
     /** What is going on, for a status page or a support call. */
@@ -248,122 +484,24 @@
     // ---- Beginning and end
 
     async _begin() {
-      this._token = await this._firstToken();
-      if (this._token && !this._isOver()) this._openFrame();
-    }
-
-    /** The token to begin with, however long it takes; "" if there is none to be had. */
-    async _firstToken() {
-      for (let attempt = 0; !this._isOver(); attempt += 1) {
-        const answer = await this._askSite();
-        if (answer.token) return answer.token;
-        if (answer.signedOut) {
-          this._end("signed_out", "The site has no token for this visitor.");
-          break;
-        }
-        this._setState("waiting");
-        await new Promise((done) => setTimeout(done, backoff(attempt)));
-      }
-      return "";
-    }
-
-    /**
-     * Ask the site for a token. Nobody is signed in: {signedOut: true}. The site is in
-     * trouble: {}, and a later attempt may succeed.
-     * @returns {Promise<{token?: string, signedOut?: boolean}>}
-     */
-    async _askSite() {
-      try {
-        const source = this._source;
-        let answer = await (typeof source === "function"
-          ? source()
-          : fetch(source, { cache: "no-store", credentials: "same-origin" }));
-        if (answer instanceof Response) {
-          if ([204, 401, 403].includes(answer.status)) return { signedOut: true };
-          if (!answer.ok) throw new PushError("token_unavailable", `HTTP ${answer.status}`);
-          answer = await answer.text();
-        }
-        const token = String(answer ?? "").trim();
-        if (!token) return { signedOut: true };
-        if (token.length <= MAX_TOKEN && TOKEN.test(token)) return { token };
-        throw new PushError("token_malformed", "What the site returned is not a token.");
-      } catch (error) {
-        const { status, code, message } = /** @type {any} */ (error);
-        if (status === 401 || status === 403) return { signedOut: true };
-        this._fail(code || "token_unavailable", message);
-        return {};
-      }
-    }
-
-    _openFrame() {
-      if (location.protocol === "https:" && this._server.protocol === "http:") {
+      this._token = await this._desk.first(() => !this._isOver(), () => this._setState("waiting"));
+      if (this._isOver()) return;
+      if (!this._token) {
+        this._end("signed_out", "The site has no token for this visitor.");
+      } else if (location.protocol === "https:" && this._server.protocol === "http:") {
         this._end("closed", "A page on https cannot use a push server on http.", "mixed_content");
-        return;
+      } else {
+        this._frame.open();
       }
-      const frame = document.createElement("iframe");
-      const base = this._server.href.replace(/\/?$/, "/");
-      frame.src = new URL("frame", base).href;
-      frame.title = "Live updates";
-      frame.tabIndex = -1;
-      frame.setAttribute("aria-hidden", "true");
-      // Inside the viewport and displayed: browsers slow down frames that are neither.
-      Object.assign(frame.style, { position: "fixed", left: "0", bottom: "0", width: "1px",
-                                   height: "1px", border: "0", opacity: "0",
-                                   pointerEvents: "none" });
-      frame.addEventListener("load", () => this._meetFrame(frame));
-      this._frame = frame;
-      document.body.append(frame);
-      this._giveFrame(LOAD_TIMEOUT);
-    }
-
-    /** @param {number} time */
-    _giveFrame(time) {
-      clearTimeout(this._timer);
-      this._timer = setTimeout(() => this._frameSilent(), time);
-    }
-
-    /** A document was loaded into the frame: ours, a newer one of ours, or an error page. */
-    _meetFrame(/** @type {HTMLIFrameElement} */ frame) {
-      if (frame !== this._frame) return;
-      this._port?.close();
-      this._started = false;
-      this._giveFrame(ANSWER_TIMEOUT);
-      const { port1, port2 } = new MessageChannel();
-      this._port = port1;
-      port1.onmessage = ({ data }) => this._takeAll(data);
-      // Only a document of the push server can receive this, and with it the port.
-      frame.contentWindow?.postMessage({ push: "connect" }, this._server.origin, [port2]);
-    }
-
-    _frameSilent() {
-      const message = "The frame did not answer: the push server is away, or it does not know " +
-        `the origin ${location.origin}.`;
-      this._fail("frame_silent", message);
-      this._setState("retrying");
-      this._dropFrame();
-      this._timer = setTimeout(() => this._openFrame(), backoff(++this._attempt));
-    }
-
-    _dropFrame() {
-      clearTimeout(this._timer);
-      this._port?.close();
-      this._port = null;
-      this._frame?.remove();
-      this._frame = null;
-      this._started = false;
     }
 
     /** @param {State} state @param {string} message @param {string} [code] */
     _end(state, message, code = state) {
-      this._port?.postMessage({ type: "close" });
-      for (const { fail } of this._unanswered.values()) fail(new PushError(code, message));
-      this._unanswered.clear();
+      this._frame.leave();
+      this._requests.end(code, message);
       if (state !== "closed" || code !== state) this._fail(code, message);
       this._status = { ...this._status, connection: "", transport: "" };
       this._setState(state);
-      // The frame has to read the goodbye before it goes.
-      clearTimeout(this._timer);
-      this._timer = setTimeout(() => this._dropFrame(), 100);
       instances.delete(this._key);
     }
 
@@ -373,31 +511,16 @@
 
     // ---- To the frame
 
-    /** @param {string} version @param {string} theirDomain */
-    _start(version, theirDomain) {
-      clearTimeout(this._timer);
-      this._attempt = 0;
+    /** @param {{version: string, documentDomain: string}} frame */
+    _start({ version, documentDomain }) {
       this._version = version;
-      this._started = true;
-      const agreed = theirDomain === this._documentDomain && this._setDomain(theirDomain);
-      this._port?.postMessage({
-        type: "start", key: this._key, instance: this.instance, token: this._token,
+      const agreed = documentDomain === this._documentDomain && shareDomain(documentDomain);
+      this._frame.start({
+        key: this._key, instance: this.instance, token: this._token,
         channels: [...this._subscribers.keys()], since: this._since, share: this._share,
-        transports: this._transports,
-        documentDomain: agreed ? theirDomain : "",
+        transports: this._transports, documentDomain: agreed ? documentDomain : "",
       });
-      for (const { message } of this._unanswered.values()) this._port?.postMessage(message);
-    }
-
-    /** Whether it is worth the try. The proof is the frame's call. @param {string} domain */
-    _setDomain(domain) {
-      if (!domain || window.originAgentCluster === true) return false;
-      try {
-        document.domain = domain;
-        return true;
-      } catch {
-        return false;
-      }
+      this._requests.repeat();
     }
 
     /** Several calls of subscribe() in a row are one message. */
@@ -406,10 +529,15 @@
       this._channelsDue = true;
       queueMicrotask(() => {
         this._channelsDue = false;
-        if (!this._started) return;
-        const channels = [...this._subscribers.keys()];
-        this._port?.postMessage({ type: "channels", channels });
+        this._frame.post({ type: "channels", channels: [...this._subscribers.keys()] });
       });
+    }
+
+    /** @param {any} wanted @returns {Promise<any>} */
+    _request(wanted) {
+      if (!this._isOver()) return this._requests.make(wanted);
+      const message = "This page is not connected any more.";
+      return Promise.reject(new PushError(this._status.state, message));
     }
 
     // ---- From the frame
@@ -417,7 +545,7 @@
     /** @param {any[]} messages */
     _takeAll(messages) {
       for (const message of messages) {
-        if (!this._isOver() || message.type === "published") this._take(message);
+        if (!this._isOver() || message.type === "answer") this._take(message);
       }
     }
 
@@ -426,28 +554,24 @@
       if (message.cursor) this._since = message.cursor;
       if (message.at) this._heardAt = message.at;
       if (message.type === "publications") this._deliver(message.items);
-      else if (message.type === "ready") this._start(message.version, message.documentDomain);
+      else if (message.type === "ready") this._start(message);
       else if (message.type === "bridge") this._bridge = message.bridge;
       else if (message.type === "status") this._setStatus(message.status);
       else if (message.type === "token") this._answerToken();
-      else if (message.type === "published") this._settle(message);
+      else if (message.type === "answer") this._requests.settle(message);
       else if (message.type === "reset") this._reset(message);
       else if (message.type === "join" || message.type === "leave") this._present(message);
       else if (message.type === "denied") this._denied(message.channels, message.code);
       else if (message.type === "revoked") this._revoked("revoked", "The session is over.");
       else if (message.type === "released") this._released(message.reason);
-      else if (EVENTS.includes(message.type)) this._emit(message.type, message.channels);
+      else if (EVENTS.includes(message.type)) this._listeners.tell(message.type, message.channels);
     }
 
     /** @param {Publication[]} publications */
     _deliver(publications) {
       for (const publication of publications) {
         for (const subscriber of [...(this._subscribers.get(publication.channel) || [])]) {
-          try {
-            subscriber(publication.data, publication);
-          } catch (error) {
-            reportLater(error);
-          }
+          callSite(subscriber, publication.data, publication);
         }
       }
     }
@@ -458,28 +582,20 @@
      * @param {{channels: string[], reason: string, delay?: number}} message
      */
     _reset({ channels, reason, delay = 0 }) {
-      const tell = () => this._isOver() || this._emit("reset", channels, reason);
+      const tell = () => this._isOver() || this._listeners.tell("reset", channels, reason);
       if (delay) setTimeout(tell, delay);
       else tell();
     }
 
     /** @param {{type: string, channel: string, users: object[]}} message */
     _present({ type, channel, users }) {
-      this._emit(type, channel, users);
+      this._listeners.tell(type, channel, users);
     }
 
     async _answerToken() {
-      const answer = await this._askSite();
+      const answer = await this._desk.ask();
       if (answer.token) this._token = answer.token;
-      this._port?.postMessage({ type: "token", ...answer });
-    }
-
-    /** @param {any} message */
-    _settle({ request, result, error }) {
-      const waiting = this._unanswered.get(request);
-      this._unanswered.delete(request);
-      if (result) waiting?.done(result);
-      else waiting?.fail(new PushError(error.code, error.message, { status: error.status }));
+      this._frame.post({ type: "token", ...answer });
     }
 
     /** @param {string[]} channels @param {string} code */
@@ -501,8 +617,10 @@
     /** @param {string} reason @param {string} message */
     _revoked(reason, message) {
       this._end("revoked", message, reason);
-      this._emit("revoked", reason);
+      this._listeners.tell("revoked", reason);
     }
+
+    // ---- What listeners are told
 
     /** @param {any} status */
     _setStatus({ error, heardAt, ...status }) {
@@ -512,37 +630,23 @@
       const code = error?.code || "";
       if (code && code !== this._reported) this._fail(code, error.message, error);
       this._reported = code;
-      if (JSON.stringify(this._status) !== before) this._emit("status", this.info());
+      if (JSON.stringify(this._status) !== before) this._listeners.tell("status", this.info());
     }
 
     /** @param {State} state */
     _setState(state) {
       if (this._status.state === state) return;
       this._status = { ...this._status, state };
-      this._emit("status", this.info());
+      this._listeners.tell("status", this.info());
     }
 
     /** @param {string} code @param {string} message @param {object} [more] */
     _fail(code, message, more = {}) {
       this._lastError = new PushError(code, message, more);
-      this._emit("error", this._lastError);
-    }
-
-    /** @param {string} name @param {...any} details */
-    _emit(name, ...details) {
-      for (const listener of [...(this._listeners.get(name) || [])]) {
-        try {
-          listener(...details);
-        } catch (error) {
-          reportLater(error);
-        }
-      }
+      this._listeners.tell("error", this._lastError);
     }
   }
 
-  // ---- The status element
-
-  /** Words for every state; the colour only repeats them. */
   const SHOWN = {
     connecting: ["Connecting…", "#8a8f98"],
     live: ["Live", "#1a7f37"],
@@ -553,7 +657,6 @@
     revoked: ["Signed out", "#8a8f98"],
     closed: ["Off", "#8a8f98"],
   };
-  /** A short interruption is not worth an announcement. */
   const CALM = 1000;
 
   class PushStatus extends HTMLElement {
