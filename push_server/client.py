@@ -23,8 +23,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from push_server import __version__, log
@@ -37,6 +36,7 @@ from push_server.calls import (
     Unreachable,
 )
 from push_server.publications import Published
+from push_server.results import HistoryPage, Result, history_page_of, outcome_of, published_of
 from push_server.signatures import decode_secret, sign
 
 __all__ = [
@@ -61,38 +61,6 @@ COMMANDS_LIMIT = 1000
 _RETRIED: Final = frozenset({500, 502, 503, 504})
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Result(Generic[T]):
-    """What became of a call: `value` if `ok`, else `error`."""
-
-    value: T | None
-    error: PushClientError | None = None
-    id: str = ""
-    """The publication id, given or made; publishing again with it publishes nothing twice."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the server did what was asked."""
-        return self.error is None
-
-    def unwrap(self) -> T:
-        """The value. Raises the error if there is one."""
-        if self.error is not None:
-            raise self.error
-        return self.value  # type: ignore[return-value]  # No error means there is a value.
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryPage:
-    """The answer to `PushClient.history`: publications, oldest first, and the channel's head."""
-
-    channel: str
-    epoch: int
-    offset: int
-    cursor: str
-    publications: Sequence[Mapping[str, Any]]
 
 
 class PushClient:
@@ -145,7 +113,7 @@ class PushClient:
         """
         publication_id = id or uuid4().hex
         params = {"channel": channel, "data": data, "id": publication_id, "exclude": exclude}
-        return self._call(_command("publish", params), _published, publication_id)
+        return self._call(_command("publish", params), published_of, publication_id)
 
     def broadcast(
         self,
@@ -159,7 +127,7 @@ class PushClient:
         params = {"channels": [*channels], "data": data, "id": publication_id, "exclude": exclude}
 
         def convert(answer: Any) -> list[Result[Published]]:
-            return [_outcome(entry, _published, publication_id) for entry in answer["results"]]
+            return [outcome_of(entry, published_of, publication_id) for entry in answer["results"]]
 
         return self._call(_command("broadcast", params), convert, publication_id)
 
@@ -179,7 +147,7 @@ class PushClient:
 
         def convert(answer: Any) -> list[Result[Any]]:
             pairs = zip(answer, ids, strict=True)
-            return [_outcome(entry, lambda value: value, given) for entry, given in pairs]
+            return [outcome_of(entry, lambda value: value, given) for entry, given in pairs]
 
         return self._call(prepared, convert)
 
@@ -213,7 +181,7 @@ class PushClient:
     ) -> Result[HistoryPage]:
         """What a channel keeps, oldest first, after `since` (an offset or a cursor)."""
         params = {"channel": channel, "since": since, "limit": limit}
-        return self._call(_command("history", params), _history_page)
+        return self._call(_command("history", params), history_page_of)
 
     def channels(self, prefix: str = "") -> Result[dict[str, int]]:
         """The channels somebody listens to, with the number of subscribers of each."""
@@ -293,7 +261,7 @@ class PushClient:
             answer = json.loads(content)
             if isinstance(answer, list):
                 return Result(convert(answer), None, publication_id)
-            return _outcome(answer, convert, publication_id, status)
+            return outcome_of(answer, convert, publication_id, status)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             if status in _RETRIED:
                 failed = Refused("http_error", f"The server answered with status {status}.", status)
@@ -342,39 +310,6 @@ def _with_id(command: Mapping[str, Any]) -> dict[str, Any]:
     if command["method"] not in ("publish", "broadcast"):
         return dict(command)
     return {**command, "params": {"id": uuid4().hex, **command.get("params", {})}}
-
-
-def _published(answer: Any) -> Published:
-    return Published(
-        channel=str(answer["channel"]),
-        epoch=int(answer["epoch"]),
-        offset=int(answer["offset"]),
-        id=str(answer["id"]),
-        duplicate=bool(answer["duplicate"]),
-    )
-
-
-def _history_page(answer: Any) -> HistoryPage:
-    return HistoryPage(
-        channel=str(answer["channel"]),
-        epoch=int(answer["epoch"]),
-        offset=int(answer["offset"]),
-        cursor=str(answer["cursor"]),
-        publications=list(answer["publications"]),
-    )
-
-
-def _outcome(
-    answer: Any, convert: Callable[[Any], T], publication_id: str, status: int = 200
-) -> Result[T]:
-    """The result in a ``{"result": …}``, ``{"error": …}`` or bare entry."""
-    if "error" in answer:
-        error = answer["error"]
-        code, message = str(error["code"]), str(error["message"])
-        # Inside a list an error names its own status.
-        own = int(error.get("status", max(status, 400)))
-        return Result(None, Refused(code, message, own), publication_id)
-    return Result(convert(answer.get("result", answer)), None, publication_id)
 
 
 def _worth_retrying(error: PushClientError) -> bool:

@@ -67,6 +67,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "doctor.*",
             "feeding",
             "listener",
+            "results",
             "server",
             "setup_text",
             "systemd",
