@@ -1,4 +1,4 @@
-"""The database file of the log: its tables, its lock, and what becomes of it when it is damaged.
+"""The database file of the log: its lock, and what becomes of it when it is damaged.
 
 One connection in write-ahead mode with `synchronous = FULL`: a commit returns when it is on the
 disk. The file is locked for as long as it is open, so it belongs to one process at a time; that
@@ -9,7 +9,7 @@ What is wrong decides what happens. A file that another process uses, that a new
 another program wrote, or that this process may not write: refused, and left as it is. Damage:
 the file is renamed, never deleted, and a log with a new epoch begins, so that every client that
 comes back is told `reset`. A log that is sound but lost its end (`sqlite_mark`) stays in use,
-with a new epoch. SQLite keeps no checksums of its pages, so our rows carry their own.
+with a new epoch.
 
 Everything here runs on the writer's thread, apart from the constructor. Imported by the SQLite
 store; the only importer of sqlite3.
@@ -18,17 +18,22 @@ store; the only importer of sqlite3.
 import contextlib
 import glob
 import os
-import re
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from zlib import crc32
 
 from push_server import log
 from push_server.brokers.base import new_epoch
 from push_server.brokers.sqlite_mark import Mark
+from push_server.brokers.sqlite_schema import (
+    APPLICATION_ID,
+    SCHEMA_VERSION,
+    TABLES,
+    UNREADABLE,
+    Damaged,
+)
 from push_server.errors import BadInput
 from push_server.positions import OFFSET_LIMIT
 from push_server.revocations import EVERYBODY, SESSION, TOKEN, USER, Revocation
@@ -42,34 +47,8 @@ connect_sqlite: Connect = sqlite3.connect
 
 LIBRARY = sqlite3.sqlite_version
 """The version of SQLite that Python runs on."""
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x70757368
-"""Marks the file as ours ("push"), so that no other program's database is ever changed."""
 
-SCHEMA = """
--- One epoch for the whole log.
-CREATE TABLE epoch (epoch INTEGER PRIMARY KEY);
--- The head of every channel ever published to; never deleted, or offsets would start again.
--- bytes: of all publications the channel ever had. checksum: here and below, of the whole row.
-CREATE TABLE channels (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
-    offset INTEGER NOT NULL, tag TEXT NOT NULL, bytes INTEGER NOT NULL,
-    checksum INTEGER NOT NULL);
--- The history, and before it at least one publication more, whose tag proves the oldest
--- position that can still be resumed from. before: the channel's bytes before this one.
-CREATE TABLE publications (channel INTEGER NOT NULL, offset INTEGER NOT NULL,
-    time REAL NOT NULL, before INTEGER NOT NULL, id TEXT NOT NULL, exclude TEXT,
-    json BLOB NOT NULL, checksum INTEGER NOT NULL, PRIMARY KEY (channel, offset)) WITHOUT ROWID;
--- Publication ids in force, numbered in the order in which they can be forgotten.
-CREATE TABLE ids (number INTEGER PRIMARY KEY, channel INTEGER NOT NULL, id TEXT NOT NULL,
-    offset INTEGER NOT NULL, digest BLOB NOT NULL, expires REAL NOT NULL,
-    checksum INTEGER NOT NULL, UNIQUE (id, channel));
-CREATE TABLE revocations (kind TEXT NOT NULL, value TEXT NOT NULL, before REAL NOT NULL,
-    expires REAL NOT NULL, PRIMARY KEY (kind, value)) WITHOUT ROWID;
-CREATE TABLE claims (key TEXT PRIMARY KEY, expires REAL NOT NULL) WITHOUT ROWID;
-"""
 _KINDS = (SESSION, USER, TOKEN, EVERYBODY)
-_TABLES = dict(re.findall(r"^(?=CREATE TABLE (\w+))(.*?);\n", SCHEMA, re.DOTALL | re.MULTILINE))
-"""The statement that made each table; SQLite keeps them word for word."""
 
 LOCK_SECONDS = 1.0
 """How long to wait for a process that is just letting go of the file."""
@@ -98,20 +77,6 @@ _SURROUNDINGS = frozenset(
 
 _CONTENT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT})
 """Errors that, with these statements, nothing but damage explains."""
-
-
-class Damaged(Exception):
-    """What stands in the file cannot have been written by us."""
-
-
-UNREADABLE = (Damaged, UnicodeDecodeError)
-"""Errors of our own and of Python about what is in the file. Python decodes SQLite's messages,
-which may quote it."""
-
-
-def checksum(*fields: object, data: bytes = b"") -> int:
-    """The checksum of a row: of the fields in their order, and of its payload."""
-    return crc32(data, crc32(repr(fields).encode()))
 
 
 def primary_code(error: Exception) -> int:
@@ -234,7 +199,7 @@ class DatabaseFile:
         (owner,) = self.db.execute("PRAGMA application_id").fetchone()
         (pages,) = self.db.execute("PRAGMA page_count").fetchone()
         tables = dict(self.db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
-        if owner != APPLICATION_ID and tables and not tables.keys() >= _TABLES.keys():
+        if owner != APPLICATION_ID and tables and not tables.keys() >= TABLES.keys():
             raise self._unusable("the file is the database of another program")
         # Before what follows: to refuse a damaged file does less harm than to put away a good one.
         if tables and version > SCHEMA_VERSION:
@@ -243,7 +208,7 @@ class DatabaseFile:
             return True
         if (owner, version) != (APPLICATION_ID, SCHEMA_VERSION):
             raise Damaged("its header is not the one we write")
-        if tables != _TABLES:
+        if tables != TABLES:
             raise Damaged("its tables are not the ones we make")
         return False
 
@@ -263,7 +228,7 @@ class DatabaseFile:
 
     def _create(self) -> None:
         db = self.db
-        for statement in _TABLES.values():
+        for statement in TABLES.values():
             db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

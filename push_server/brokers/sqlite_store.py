@@ -1,15 +1,15 @@
 """The log on disk: what is written to and read from one SQLite file.
 
 Everything here runs on the writer's thread (`push_server.brokers.writer`), apart from the
-constructor. How the file is opened, and what becomes of a damaged one, stands in
-`push_server.brokers.sqlite_file`.
+constructor. What stands in the file: `sqlite_schema`; how it is opened, and what becomes of a
+damaged one: `sqlite_file`; what is kept of a channel: `sqlite_history`.
 
 What a transaction changes is known only to the transaction until `commit` returns it, so one
 that fails leaves nothing to undo in memory.
 
 Every row that an answer is made from is checked against its checksum. A damaged publication is
-a missing one: who has not seen it is told `reset`. Other damage, as soon as it is met, makes an
-end of the whole log.
+told to whoever has not seen it as a `reset`. Other damage, as soon as it is met, makes an end of
+the whole log.
 
 Imported by the SQLite broker.
 """
@@ -17,27 +17,32 @@ Imported by the SQLite broker.
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from push_server import log
 from push_server.brokers.base import digest, id_conflict, remember_until
 from push_server.brokers.sqlite_file import (
-    UNREADABLE,
     Connect,
     Connection,
-    Damaged,
     DatabaseFile,
     Error,
-    checksum,
     connect_sqlite,
     is_damage,
     is_full,
 )
+from push_server.brokers.sqlite_history import (
+    Head,
+    find_head,
+    load_history,
+    sound_head,
+    trim_history,
+)
+from push_server.brokers.sqlite_schema import UNREADABLE, Damaged, checksum
 from push_server.brokers.writer import Placed
 from push_server.channels import Namespace
 from push_server.errors import PushError, StorageFull, Unavailable
 from push_server.history import ChannelLog
-from push_server.positions import START_TAG, Position, tag_of
+from push_server.positions import START_TAG, Position
 from push_server.publications import Publication, Published, PublishRequest
 from push_server.revocations import Revocation
 
@@ -67,23 +72,6 @@ class Opened(NamedTuple):
     claims: list[tuple[str, float]]
 
 
-class _Head:
-    """Where a channel stands within a transaction."""
-
-    __slots__ = ("bytes", "keep", "name", "number", "offset", "start", "tag")
-
-    def __init__(self, name: str, row: tuple[int, int, str, int], keep: Namespace) -> None:
-        self.name = name
-        self.number, self.offset, self.tag, self.bytes = row
-        self.start = self.offset
-        self.keep = keep
-
-    @property
-    def checksum(self) -> int:
-        """The checksum of the channel's row as it is to be written."""
-        return checksum(self.number, self.name, self.offset, self.tag, self.bytes)
-
-
 class SQLiteStore:
     """The log on disk. Everything here runs on the writer's thread."""
 
@@ -102,7 +90,7 @@ class SQLiteStore:
         self._total = 0
         """Publications the log ever had."""
         self._now = 0.0
-        self._heads: dict[str, _Head] = {}
+        self._heads: dict[str, Head] = {}
         self._placed: dict[str, list[Publication]] = {}
         self._swept = 0
         self._space_checked = 0.0
@@ -158,7 +146,7 @@ class SQLiteStore:
         rows = self.db.execute("SELECT name, number, offset, tag, bytes, checksum FROM channels")
         ends: dict[str, tuple[int, str]] = {}
         for name, *fields, check in rows:
-            _, offset, tag, _ = _sound_head(name, fields, check)
+            _, offset, tag, _ = sound_head(name, fields, check)
             ends[name] = offset, tag
         self._total = sum(offset for offset, _ in ends.values())
         epoch = self._epoch = self._file.epoch(self._total)
@@ -225,26 +213,17 @@ class SQLiteStore:
         seen: tuple[int, bytes, float] = row[:3]
         return seen
 
-    def _load_head(self, channel: str) -> _Head:
-        row = self._head_row(channel)
-        if row is None:
+    def _load_head(self, channel: str) -> Head:
+        keep = self._keep(channel)
+        head = find_head(self.db, channel, keep)
+        if head is None:
             number = self.db.execute(
                 "INSERT INTO channels VALUES (NULL, ?, 0, ?, 0, 0)", (channel, START_TAG)
             ).lastrowid
             assert number is not None
-            row = (number, 0, START_TAG, 0)
-        head = self._heads[channel] = _Head(channel, row, self._keep(channel))
+            head = Head(channel, (number, 0, START_TAG, 0), keep)
+        self._heads[channel] = head
         return head
-
-    def _head_row(self, channel: str) -> tuple[int, int, str, int] | None:
-        """Number, offset, tag and bytes of a channel that was published to."""
-        row = self.db.execute(
-            "SELECT number, offset, tag, bytes, checksum FROM channels WHERE name = ?", (channel,)
-        ).fetchone()
-        if row is None:
-            return None
-        *fields, check = row
-        return _sound_head(channel, fields, check)
 
     def claim(self, key: str, expires: float) -> None:
         """Remember a claim."""
@@ -269,7 +248,9 @@ class SQLiteStore:
                 (head.offset, head.tag, head.bytes, head.checksum, head.number),
             )
             if head.offset // TRIM_EVERY != head.start // TRIM_EVERY:
-                self._trim(head, TRIM_EVERY + head.offset - head.start)
+                trim_history(
+                    self.db, head, self._now, TRIM_EVERY + head.offset - head.start
+                )
         self.db.execute("COMMIT")
         self._total += sum(map(len, self._placed.values()))
         self._file.mark.write(self._epoch, self._total)
@@ -320,65 +301,11 @@ class SQLiteStore:
     # History.
 
     def load(self, channel: str) -> ChannelLog:
-        """All the history that is to be kept of a channel, newest first until there is more."""
-        now, keep = self._clock(), self._keep(channel)
-        row = self._head_row(channel)
-        if row is None:
+        """All the history that is to be kept of a channel."""
+        head = find_head(self.db, channel, self._keep(channel))
+        if head is None:
             return ChannelLog(Position(self._epoch, 0, START_TAG))
-        head = _Head(channel, row, keep)
-        floor: Position | None = None
-        kept: list[Publication] = []
-        rows = self.db.execute(
-            "SELECT offset, time, before, id, exclude, json, checksum FROM publications "
-            "WHERE channel = ? ORDER BY offset DESC",
-            (head.number,),
-        )
-        for *fields, json, check in rows:
-            offset, accepted, before, publication_id, exclude = fields
-            if offset != head.offset - len(kept):
-                break  # A row is missing: what lies before it proves nothing.
-            if not isinstance(json, bytes) or check != checksum(head.number, *fields, data=json):
-                log.warn("storage.row_damaged", channel=channel, offset=offset)
-                break  # As good as missing.
-            position = Position(self._epoch, offset, tag_of(publication_id))
-            if _is_over(head, keep, now, offset, accepted, before):
-                floor = position
-                break
-            kept.append(Publication(channel, position, publication_id, accepted, exclude, json))
-        rows.close()
-        window = ChannelLog(floor or self._floor(head, kept))
-        for publication in reversed(kept):
-            window.append(publication, keep)
-        return window
-
-    def _floor(self, head: _Head, kept: list[Publication]) -> Position:
-        """Where a history begins that has nothing over a limit before it."""
-        if not kept:
-            return Position(self._epoch, head.offset, head.tag)
-        if kept[-1].position.offset == 1:
-            return Position(self._epoch, 0, START_TAG)
-        # It was trimmed under narrower limits. The oldest left is the one whose tag we know.
-        return kept.pop().position
-
-    def _trim(self, head: _Head, limit: int) -> None:
-        """Delete up to `limit` publications that are over, but for the newest of them."""
-        anchor = first = None
-        rows = self.db.execute(
-            "SELECT offset, time, before FROM publications WHERE channel = ? "
-            "ORDER BY offset LIMIT ?",
-            (head.number, limit + 1),
-        )
-        for offset, accepted, before in rows:
-            if not isinstance(accepted, float) or not isinstance(before, int):
-                raise Damaged(f"a publication of channel {head.number} is not what was written")
-            if not _is_over(head, head.keep, self._now, offset, accepted, before):
-                break
-            first, anchor = first or offset, offset
-        rows.close()
-        if anchor != first:
-            self.db.execute(
-                "DELETE FROM publications WHERE channel = ? AND offset < ?", (head.number, anchor)
-            )
+        return load_history(self.db, head, self._epoch, self._clock())
 
     # Housekeeping.
 
@@ -414,28 +341,9 @@ class SQLiteStore:
             (self._swept, SWEEP_LIMIT),
         ).fetchall()
         for name, *fields, check in rows:
-            row = _sound_head(name, fields, check)
-            self._trim(_Head(name, row, self._keep(name)), 4 * TRIM_EVERY)
+            row = sound_head(name, fields, check)
+            trim_history(self.db, Head(name, row, self._keep(name)), self._now, 4 * TRIM_EVERY)
         self._swept = rows[-1][1] if len(rows) == SWEEP_LIMIT else 0
 
 
 _FULL = StorageFull("storage_full", "The disk that holds the log has no room; nothing was stored.")
-
-
-def _sound_head(name: str, fields: Sequence[Any], check: int) -> tuple[int, int, str, int]:
-    """Number, offset, tag and bytes of a channel, as they were written; else `Damaged`."""
-    number, offset, tag, size = fields
-    if check != checksum(number, name, offset, tag, size):
-        raise Damaged(f"the head of channel {number} is not what was written")
-    return number, offset, tag, size
-
-
-def _is_over(
-    head: _Head, keep: Namespace, now: float, offset: int, accepted: float, before: int
-) -> bool:
-    """Whether a publication is over a limit: the rule of `ChannelLog.trim`, row by row."""
-    return (
-        offset <= head.offset - keep.history_size
-        or head.bytes - before > keep.history_bytes
-        or accepted <= now - keep.history_ttl
-    )
