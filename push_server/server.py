@@ -27,8 +27,9 @@ from push_server.crossing import EXIT_DEAD_THREAD, Crossing
 from push_server.doors.context import Context
 from push_server.doors.internal import internal_application
 from push_server.doors.public import public_application
+from push_server.doors.subscribe import waits_for_nothing
 from push_server.errors import PushError
-from push_server.hijack import Fronts
+from push_server.front.listeners import Fronts
 from push_server.hub import Hub
 from push_server.presence import Presence
 from push_server.revocations import Revocations
@@ -241,6 +242,7 @@ class _House:
                 unlimited=without_limit(settings.unlimited_addresses, settings.trusted_proxy),
                 every_second=self._every_second,
                 shared=self._inherited is not None,
+                at_once=waits_for_nothing,
             )
             for listening in sockets[name]:
                 log.info("listening", setting=name, address=address_of(listening))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from push_server.connection import Connection, SocketConnection
-from push_server.hijack import Fronts
+from push_server.front.listeners import Fronts
 from push_server.sockets import tune
 from push_server.transports import TRANSPORTS, frames
 from push_server.transports.frames import Kind, Violation

@@ -18,6 +18,7 @@ from push_server import __version__, wsgi
 from push_server.channels import ChannelSet
 from push_server.connection import IteratorConnection
 from push_server.doors.files import script_names
+from push_server.doors.subscribe import waits_for_nothing
 from push_server.errors import PushError
 from push_server.settings import Settings
 from push_server.signatures import ApiKey, sign
@@ -405,6 +406,55 @@ def test_a_ticket_is_for_one_subscription(house: House) -> None:
     for path in ("/ticket", "/publish"):
         other = house.public.post("/ticket", headers=house.bearer()).json["ticket"]
         house.public.post(f"{path}?ticket={quote(other)}", status=400)
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "expected"),
+    [
+        ("/subscribe/sse", "channel=node:7&since=1~abcdef.1.1.0", True),
+        ("/subscribe/poll", "channel=node%3A7&timeout=25", True),
+        ("/subscribe/ws", "", True),
+        ("/subscribe/sse", "ticket=x", False),
+        ("/subscribe/sse", "channel=node:7&ticket=x", False),
+        # Attack: with another spelling of the same name one client makes all others wait.
+        ("/subscribe/sse", "t%69cket=x", False),
+        ("/subscribe/ws", "channel=node:7&%74%69%63%6b%65%74=x", False),
+        ("/subscribe/multipart", "channel=node:7", False),
+        ("/subscribe/none", "", False),
+        ("/publish", "", False),
+    ],
+)
+def test_what_has_to_wait_is_not_served_on_the_io_thread(
+    path: str, query: str, expected: bool
+) -> None:
+    assert waits_for_nothing(path, query) is expected
+
+
+@pytest.mark.parametrize("path", ["/subscribe/sse", "/subscribe/stream", "/subscribe/poll"])
+def test_what_waits_for_nothing_does_not_wait(
+    house: House, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def wait(*_: object) -> None:
+        raise AssertionError("the I/O thread would stand still")
+
+    monkeypatch.setattr(house.context.crossing, "call", wait)
+    taken: list[object] = []
+
+    def hijack(take: object) -> bool:
+        taken.append(take)
+        return True
+
+    environ: dict[str, Any] = {
+        "HTTP_HOST": "push.example.com",
+        "HTTP_AUTHORIZATION": f"Bearer {house.token()}",
+        "PATH_INFO": path,
+        "QUERY_STRING": "channel=node:7",
+        "push_server.hijack": hijack,
+    }
+    setup_testing_defaults(environ)
+    assert waits_for_nothing(path, environ["QUERY_STRING"])
+    house.applications.public(environ, lambda *_: lambda _: None)
+    assert len(taken) == 1
 
 
 def test_echo_tells_who_has_a_token_what_the_server_sees(house: House) -> None:

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 START = """
 import sys, threading, time
 from dataclasses import replace
-from push_server import crossing, hijack, server
+from push_server import crossing, server
+from push_server.front import listeners
 from push_server.settings import Address, Settings
 settings = replace(
     Settings(), broker="memory:", token_keys=("k" * 32,),
@@ -141,7 +142,7 @@ def test_a_front_that_dies_takes_the_process_with_it() -> None:
 def fault(self):
     time.sleep(0.2)
     raise ArithmeticError("a fault of the test")
-hijack.Fronts.run = fault
+listeners.Fronts.run = fault
 """
     )
     assert ended.returncode == EXIT_DEAD_THREAD

@@ -5,6 +5,7 @@ ordinary HTTP answer. Then the connection is handed to the hub: as a socket wher
 let go of one, else as an iterator that occupies this worker until the stream ends.
 """
 
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,6 +28,16 @@ POLL_SECONDS = 25.0
 POLL_SECONDS_LIMIT = 60.0
 
 GiveBack = Callable[[socket.socket], None]
+
+_TICKET = re.compile("(?:^|&)(?:ticket=|[^=&]*%)")
+"""A parameter that is a ticket, or whose name is spelled so that it may be one."""
+
+
+def waits_for_nothing(path: str, query: str) -> bool:
+    """Whether a request can be dealt with on waitress's I/O thread: it needs neither the broker,
+    which remembers the tickets, nor the loop."""
+    transport = TRANSPORTS.get(path.removeprefix("/subscribe/"))
+    return transport is not None and not transport.latest and not _TICKET.search(query)
 
 
 class SubscribeDoor:

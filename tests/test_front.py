@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
-from push_server import hijack
 from push_server.addresses import without_limit
 from push_server.casts import Address
+from push_server.front import channel as channel_module
+from push_server.front.channel import BODY_FACTOR, Channel
+from push_server.front.listeners import HEADER_BYTES, Front, Fronts
+from push_server.front.requests import StrictParser, Task
 from push_server.heads import HEADER_COUNT, TARGET_BYTES
-from push_server.hijack import BODY_FACTOR, Channel, Front, Fronts, StrictParser
 from push_server.sockets import address_of, open_socket
 
 GET = b"GET /x HTTP/1.1\r\nHost: push.example\r\n\r\n"
@@ -30,7 +31,7 @@ CHUNKED = (
 
 
 def new_parser() -> Any:
-    return StrictParser(Adjustments(max_request_header_size=hijack.HEADER_BYTES))
+    return StrictParser(Adjustments(max_request_header_size=HEADER_BYTES))
 
 
 def test_a_client_that_leaves_before_its_head_is_understood_is_no_error() -> None:
@@ -102,7 +103,7 @@ BAD = {
     "version 9.9": (505, head(HOST, first=b"GET /x HTTP/9.9")),
     "long target": (414, head(HOST, first=b"GET /%b HTTP/1.1" % (b"a" * TARGET_BYTES))),
     "many headers": (431, head(HOST, *[b"X-%d: 1" % n for n in range(HEADER_COUNT + 1)])),
-    "long head": (431, head(HOST, b"X-A: " + b"a" * hijack.HEADER_BYTES)),
+    "long head": (431, head(HOST, b"X-A: " + b"a" * HEADER_BYTES)),
 }
 
 
@@ -300,7 +301,7 @@ def test_the_environment_leaves_no_cycle(scene: Scene) -> None:
         scene.channel.received(GET)
         scene.channel.service()
         scene.answer()
-        found = [each for each in gc.get_objects() if isinstance(each, hijack.Task)]
+        found = [each for each in gc.get_objects() if isinstance(each, Task)]
     finally:
         gc.enable()
     assert found == []
@@ -312,7 +313,7 @@ def test_the_environment_leaves_no_cycle(scene: Scene) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     fake = Clock()
-    monkeypatch.setattr(hijack, "time", fake)
+    monkeypatch.setattr(channel_module, "time", fake)
     return fake
 
 
@@ -392,12 +393,13 @@ class Stand:
         listening = sockets or [open_socket("listen", Address("127.0.0.1", 0))]
         self.port = address_of(listening[0]).port
         self.fronts.listen(application, listening, **{**options, **changes})
+        self.fronts._dispatchers[0].use_this_thread()
         self.front: Front = self.fronts._fronts[0]
         self.clients: list[socket.socket] = []
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
-            wasyncore.loop(timeout=0.05, use_poll=True, map=self.fronts._map, count=1)
+            self.fronts.turn(0.05)
 
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 10
@@ -540,14 +542,74 @@ def test_a_reset_in_the_turn_of_the_request_reaches_nobody(
     assert taken == []
 
 
-def test_many_leave_in_one_turn_and_come_back(make_stand: Callable[..., Stand]) -> None:
+# Requests that wait for nothing
+
+
+def test_what_waits_for_nothing_needs_no_worker(make_stand: Callable[..., Stand]) -> None:
+    served_by: list[tuple[str, int]] = []
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        served_by.append((environ["PATH_INFO"], threading.get_ident()))
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    stand = make_stand(application, at_once=lambda path, query: (path, query) == ("/now", "a=1"))
+    client = stand.connect()
+    now = GET.replace(b"/x", b"/now?a=1")
+    # In one piece: waitress passes the second on when the first has been served, by a worker too.
+    client.sendall(now + now + GET + now)
+    stand.until(lambda: len(served_by) == 4)
+    assert [path for path, _ in served_by] == ["/now", "/now", "/x", "/now"]
+    here = [thread == threading.get_ident() for _, thread in served_by]
+    assert here[:3] == [True, True, False]
+    client.settimeout(5)
+    answers = b""
+    while answers.count(b"\r\n\r\nok") < 4:
+        stand.turn()
+        answers += client.recv(1000)
+
+
+def test_a_reset_behind_what_waits_for_nothing(make_stand: Callable[..., Stand]) -> None:
+    taken: list[socket.socket] = []
+
+    def application(environ: Any, _: Any) -> list[bytes]:
+        environ["push_server.hijack"](lambda sock, back: taken.append(sock))
+        return []
+
+    stand = make_stand(application, at_once=lambda path, query: True)
+    client = stand.connect()
+    stand.until(lambda: bool(stand.front.active_channels))
+    client.sendall(GET)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    stand.until(lambda: not stand.front.active_channels)
+    stand.turn(2)
+    assert taken == [], "waitress had closed this socket"
+
+
+def test_what_fails_on_the_io_thread_ends_one_connection(
+    make_stand: Callable[..., Stand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = make_stand(at_once=lambda path, query: True)
+    client = stand.connect()
+    stand.until(lambda: bool(stand.front.active_channels))
+    monkeypatch.setattr(Channel, "service", lambda channel: 1 / 0)
+    client.sendall(GET)
+    stand.until(lambda: not stand.front.active_channels)
+    assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["workers", "at once"])
+def test_many_leave_in_one_turn_and_come_back(
+    make_stand: Callable[..., Stand], at_once: bool
+) -> None:
     taken: list[tuple[socket.socket, Any]] = []
 
     def application(environ: Any, _: Any) -> list[bytes]:
         environ["push_server.hijack"](lambda *given: taken.append(given))
         return []
 
-    stand = make_stand(application)
+    stand = make_stand(application, at_once=lambda path, query: at_once)
     for _ in range(20):
         stand.connect().sendall(GET)
     stand.until(lambda: len(taken) == 20)

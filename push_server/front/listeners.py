@@ -1,0 +1,226 @@
+"""The listening sockets, and the I/O thread that reads from all of them.
+
+Imported by the house.
+"""
+
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from typing import Any
+from wsgiref.types import WSGIApplication
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.server import BaseWSGIServer, TcpWSGIServer, UnixWSGIServer
+
+from push_server import log
+from push_server.addresses import UNIX_PEER, address_group, plain_address
+from push_server.front.channel import Channel, Returned
+from push_server.front.dispatch import AtOnce, Dispatcher
+from push_server.sockets import BACKLOG
+
+HEADER_BYTES = 16_384
+ACCEPTS_PER_TURN = 64
+SHARED_ACCEPTS_PER_TURN = 2
+"""Where several processes accept from one socket: who is awake first must not take them all."""
+CROWDED = 0.8
+"""From this share of the connections allowed here, the longest idle are closed."""
+
+
+class Front(BaseWSGIServer):  # type: ignore[misc]
+    """What both kinds of listener do beyond waitress."""
+
+    channel_class = Channel
+    head_seconds = 10.0
+    per_address = 0
+    """Connections of one address without a complete request yet; 0: any number."""
+    unlimited: frozenset[str] = frozenset()
+    accepts_per_turn = ACCEPTS_PER_TURN
+    every_second: Callable[[], None] = staticmethod(lambda: None)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._incomplete: Counter[str] = Counter()
+        self._leaving: deque[Channel] = deque()
+        self._waking = False
+        super().__init__(*args, **kwargs)
+
+    def handle_accept(self) -> None:
+        """Accept all that wait; waitress takes one per turn, and each turn polls everything."""
+        for _ in range(self.accepts_per_turn):
+            before = len(self.active_channels)
+            super().handle_accept()
+            if len(self.active_channels) == before:
+                return
+
+    def let_go(self, channel: Channel) -> None:
+        """Have the I/O thread let go of a channel (any thread); one wake-up serves many."""
+        if self.task_dispatcher.here:
+            channel.leave()
+            return
+        self._leaving.append(channel)
+        if not self._waking:
+            self._waking = True
+            self.trigger.pull_trigger(self._all_leave)
+
+    def _all_leave(self) -> None:
+        self._waking = False  # before the queue is emptied: what comes later wakes us again
+        while self._leaving:
+            self._leaving.popleft().leave()
+
+    def count(self, channel: Channel) -> None:
+        """Turn away the address that opens connections and asks nothing."""
+        ip = channel.addr[0]
+        if not self.per_address or channel.served or ip in self.unlimited:
+            return
+        channel.counted = True
+        self._incomplete[address_group(ip)] += 1
+        if self._incomplete[address_group(ip)] > self.per_address:
+            log.rejected("http.handshakes", ip, limit="handshakes_per_ip")
+            channel.will_close = True
+
+    def uncount(self, channel: Channel) -> None:
+        """A connection no longer counts against its address."""
+        channel.counted = False
+        group = address_group(channel.addr[0])
+        self._incomplete[group] -= 1
+        if not self._incomplete[group]:
+            del self._incomplete[group]
+
+    def maintenance(self, now: float) -> None:
+        """Close those who take too long; waitress calls this every `cleanup_interval`."""
+        super().maintenance(now)
+        self.every_second()
+        monotonic = time.monotonic()
+        for channel in list(self.active_channels.values()):
+            if channel.overdue(monotonic, self.head_seconds):
+                log.rejected("http.timeout", channel.addr[0], phase="request")
+                channel.give_up()
+        # Connections that had an answer and idle would otherwise fill the house: one cheap
+        # request a minute on each keeps everybody else out.
+        excess = len(self._map) - int(CROWDED * self.adj.connection_limit)
+        if excess > 0:
+            idle = [channel for channel in self.active_channels.values() if channel.idle]
+            for channel in sorted(idle, key=attrgetter("owes_since"))[:excess]:
+                channel.will_close = True
+
+    def readmit(self, sock: socket.socket, addr: Any) -> None:
+        """Serve a connection that comes back."""
+        if sock.fileno() >= 0:
+            Returned(self, sock, addr, self.adj, self._map)
+
+
+class TcpFront(Front, TcpWSGIServer):  # type: ignore[misc]
+    """A front on a TCP address."""
+
+    def fix_addr(self, addr: Any) -> tuple[str, int]:
+        """A socket for IPv4 and IPv6, as systemd makes them, names IPv4 clients in IPv6."""
+        host, port = addr[:2]
+        return plain_address(host), port
+
+
+class UnixFront(Front, UnixWSGIServer):  # type: ignore[misc]
+    """A front on a Unix socket."""
+
+    def fix_addr(self, addr: Any) -> tuple[str, None]:
+        """waitress says "localhost", which is no address either."""
+        return UNIX_PEER, None
+
+
+class Fronts:
+    """All listeners of this process on one I/O thread: the thread that calls `run`."""
+
+    def __init__(self) -> None:
+        self._map: dict[int, Any] = {}
+        self._fronts: list[Front] = []
+        self._dispatchers: list[Dispatcher] = []
+        self._running = True
+
+    def listen(
+        self,
+        application: WSGIApplication,
+        sockets: Iterable[socket.socket],
+        *,
+        threads: int,
+        max_body: int,
+        channels: int,
+        head_seconds: float,
+        per_address: int,
+        unlimited: frozenset[str],
+        every_second: Callable[[], None],
+        shared: bool = False,
+        at_once: AtOnce = lambda path, query: False,
+    ) -> None:
+        """Serve an application on these sockets, with one set of workers for all of them.
+
+        `shared`: other processes accept from the sockets, too. `at_once` names the requests that
+        need no worker.
+        """
+        adjustments = Adjustments(
+            backlog=BACKLOG,
+            connection_limit=channels,
+            cleanup_interval=1,
+            channel_timeout=60,
+            max_request_header_size=HEADER_BYTES,
+            max_request_body_size=max_body + 1,
+            channel_request_lookahead=0,
+            log_socket_errors=False,
+            ident=None,
+            expose_tracebacks=False,
+            # The application knows whom to believe; see `push_server.doors.forwarded`.
+            clear_untrusted_proxy_headers=False,
+        )
+        dispatcher = Dispatcher(at_once)
+        for sock in sockets:
+            kind = UnixFront if sock.family == socket.AF_UNIX else TcpFront
+            front = kind(
+                application,
+                self._map,
+                _sock=sock,
+                bind_socket=False,
+                dispatcher=dispatcher,
+                adj=adjustments,
+                sockinfo=(sock.family, sock.type, sock.proto, None),
+            )
+            if shared:
+                front.accepts_per_turn = SHARED_ACCEPTS_PER_TURN
+            front.head_seconds = head_seconds
+            front.per_address = per_address
+            front.unlimited = unlimited
+            front.every_second = every_second
+            self._fronts.append(front)
+        dispatcher.set_thread_count(threads)
+        self._dispatchers.append(dispatcher)
+
+    def run(self) -> None:
+        """Serve until `stop` (this thread becomes the I/O thread)."""
+        for dispatcher in self._dispatchers:
+            dispatcher.use_this_thread()
+        while self._running:
+            self.turn(1.0)
+
+    def turn(self, seconds: float) -> None:
+        """Look at all sockets once, waiting so long at most (I/O thread).
+
+        poll, not select: select fails for good past 1,024 descriptors, and the hub has many.
+        """
+        wasyncore.loop(timeout=seconds, use_poll=True, map=self._map, count=1)
+        for dispatcher in self._dispatchers:
+            dispatcher.serve_due()
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; requests under way go on (any thread)."""
+        for front in self._fronts:
+            front.trigger.pull_trigger(lambda front=front: wasyncore.dispatcher.close(front))
+
+    def stop(self) -> None:
+        """Finish the requests under way and end `run` (any thread).
+
+        Each listener has at most five seconds.
+        """
+        for dispatcher in self._dispatchers:
+            dispatcher.shutdown()
+        self._running = False
+        for front in self._fronts:
+            front.pull_trigger()
