@@ -1,5 +1,6 @@
 """The doctor without a patient: the order of the checks, what is printed, and what is refused."""
 
+import ast
 import json
 import os
 import pty
@@ -11,16 +12,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from graphlib import TopologicalSorter
 from http.client import HTTPMessage
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PushServer, free_port
+from harness import PushServer
+from ports import free_port
 
 from push_server.casts import Address
 from push_server.channels import ChannelSet
-from push_server.doctor import examine, house_call, keys, probe, report, streams
-from push_server.doctor.examine import Examination
+from push_server.doctor import (
+    dialects,
+    examine,
+    findings,
+    house_call,
+    keys,
+    pages,
+    probe,
+    report,
+    streams,
+)
+from push_server.doctor.examine import Examination, Result
 from push_server.doctor.findings import Check, Finding, doubtful, good, skipped, wrong
 from push_server.doctor.table import CHECKS
 from push_server.doctor.visit import Visit
@@ -117,6 +130,45 @@ def test_the_text_names_what_was_expected_and_what_to_paste() -> None:
         "           push-server.toml:\n               e = 1\n"
     ) in text
     assert text.endswith("\n1 failed, 0 warnings, 0 ok, 1 skipped; 1.2 seconds")
+
+
+def remedies_for_nginx() -> Iterator[tuple[str, str]]:
+    """Every place and line for nginx in the checks, as they stand in the source."""
+    for path in sorted((ROOT / "push_server/doctor").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            parts = getattr(node, "args", None) or getattr(node, "elts", None) or []
+            for place, paste in pairwise(parts if isinstance(parts, list) else []):
+                if isinstance(place, ast.Name) and place.id in vars(findings) and (
+                    isinstance(paste, ast.Constant | ast.JoinedStr)
+                ):
+                    yield getattr(findings, place.id), re.sub(
+                        r"\{SAFE\}|\{HEADER\}|\{.*?\}",
+                        lambda hole: {"{SAFE}": "75", "{HEADER}": pages.HEADER}.get(hole[0], "x"),
+                        ast.unparse(paste).removeprefix("f")[1:-1],
+                    )
+
+
+@pytest.mark.parametrize("server", ["Apache/2.4.57 (Debian)", "Caddy"])
+def test_every_line_for_nginx_is_known_to_the_others(server: str) -> None:
+    found = [pair for pair in remedies_for_nginx() if "nginx" in pair[0]]
+    assert len(found) >= 15
+    for place, paste in found:
+        fault = wrong("", "", place, paste)
+        told = dialects.in_words_of(server, fault)
+        assert server.split("/")[0] in told.place, paste
+        assert told.paste != paste
+        assert dialects.in_words_of("nginx/1.22.1", fault) == fault
+    shell = wrong("", "", "a root shell", "reboot")
+    assert dialects.in_words_of(server, shell) == shell
+
+
+def test_site_and_push_host_may_have_different_servers() -> None:
+    check = Check("", "", says())
+    faults = [wrong("", "", findings.NGINX, "gzip off;"),
+              wrong("", "", findings.NGINX_SITE, "include snippets/push-cms-headers.conf;")]
+    (result,) = dialects.translated([Result(check, faults)], "Apache", "Caddy")
+    assert [fault.paste for fault in result.findings] == [
+        "SetEnv no-gzip 1", "header Origin-Agent-Cluster ?0"]
 
 
 def test_colours_are_around_the_word_alone() -> None:

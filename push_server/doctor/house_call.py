@@ -10,6 +10,7 @@ from push_server import casts, setup_text
 from push_server.casts import Address
 from push_server.config_sources import ENVIRONMENT
 from push_server.doctor import report
+from push_server.doctor.dialects import translated
 from push_server.doctor.examine import Examination
 from push_server.doctor.probe import Origin
 from push_server.doctor.table import CHECKS
@@ -21,7 +22,7 @@ from push_server.signatures import decode_secret
 def examine(visit: Visit, say: Callable[[str], None], *, colours: bool, as_json: bool) -> bool:
     """Do all checks and say what they found; whether no hop fails."""
     began = time.monotonic()
-    results = Examination(visit, CHECKS).run()
+    results = translated(Examination(visit, CHECKS).run(), visit.proxy, visit.site_server)
     seconds = time.monotonic() - began
     if as_json:
         say(report.as_json(visit, results, seconds))

@@ -111,6 +111,7 @@ def _site(visit: Visit, site: str) -> Iterator[Finding]:
             remedy = f"certbot renew --cert-name {origin.name} && systemctl reload nginx"
         yield wrong(f"{site}: {probe.reason(error)}", "the site, under this name", SHELL, remedy)
         return
+    visit.site_server = page.headers.get("Server", "")
     moved = probe.redirected(page)
     if moved not in ("", site):
         known = [moved if one == site else one for one in visit.site_origins]

@@ -50,6 +50,10 @@ class Visit:
     """Of the push host."""
     frame: Mapping[str, str] = field(default_factory=dict)
     """What the page of the iframe says of its server."""
+    proxy: str = ""
+    """What stands before the server, as it calls itself."""
+    site_server: str = ""
+    """The same of a site."""
     token_taken: bool = False
     server_version: str = ""
     heartbeat: float = 25.0

@@ -188,6 +188,7 @@ def push_host(visit: Visit) -> Iterator[Finding]:
         yield wrong(f"{visit.url}/frame: {probe.reason(error)}", "the page of the iframe",
                     NGINX_PROXY, _proxy_pass(visit))
         return
+    visit.proxy = answer.headers.get("Server", "")
     page = answer.body.decode("utf-8", "replace")
     said = {name.replace("-", "_"): unescape(value) for name, value in _FRAME.findall(page)}
     if answer.status == 200 and "version" in said:
