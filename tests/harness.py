@@ -21,7 +21,6 @@ import resource
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from itsdangerous import Signer
+from ports import free_port
 from wire import (
     PATIENCE,
     Address,
@@ -54,13 +54,6 @@ START_LIMIT = 20.0
 STOP_LIMIT = 15.0
 
 Subscriber = TypeVar("Subscriber")
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def b64(data: bytes) -> str:
@@ -472,7 +465,7 @@ class PushServer:
 
     # Subscribers
 
-    def _subscribe(
+    def subscribe(
         self,
         receiver: Callable[[Asked], Subscriber],
         token: str | None,
@@ -486,6 +479,7 @@ class PushServer:
         headers: Mapping[str, str] | None = None,
         source: str | None = None,
     ) -> Subscriber:
+        """A subscriber of any kind; `more` stands in its URL besides."""
         query = [*(("channel", channel) for channel in channels), *more]
         for name, value in (("since", since), ("instance", instance), ("ticket", ticket)):
             if value is not None:
@@ -501,29 +495,29 @@ class PushServer:
 
     def sse(self, token: str | None, *channels: str, **options: Any) -> Sse:
         """An SSE subscriber that has read its `hello`; `Refused` if it was not let in."""
-        return self._subscribe(Sse, token, channels, **options)
+        return self.subscribe(Sse, token, channels, **options)
 
     def stream(self, token: str | None, *channels: str, **options: Any) -> Stream:
         """The same on the JSON-lines stream."""
-        return self._subscribe(Stream, token, channels, **options)
+        return self.subscribe(Stream, token, channels, **options)
 
     def ws(self, token: str | None, *channels: str, **options: Any) -> Ws:
         """The same on a WebSocket."""
-        return self._subscribe(Ws, token, channels, **options)
+        return self.subscribe(Ws, token, channels, **options)
 
     def frame(self, token: str | None, *channels: str, **options: Any) -> Frame:
         """The same in a forever frame."""
         origin = ("origin", self.settings["site_origins"][0])
-        return self._subscribe(Frame, token, channels, origin, **options)
+        return self.subscribe(Frame, token, channels, origin, **options)
 
     def interval(self, token: str | None, *channels: str, **options: Any) -> Interval:
         """A client that polls at short intervals."""
-        return self._subscribe(Interval, token, channels, **options)
+        return self.subscribe(Interval, token, channels, **options)
 
     def jsonp(self, token: str | None, *channels: str, **options: Any) -> Jsonp:
         """A long-poll client that loads scripts."""
-        return self._subscribe(Jsonp, token, channels, ("callback", "cb"), **options)
+        return self.subscribe(Jsonp, token, channels, ("callback", "cb"), **options)
 
     def poll(self, token: str | None, *channels: str, **options: Any) -> Poll:
         """A long-poll client; without `since` it has polled once for its first cursor."""
-        return self._subscribe(Poll, token, channels, **options)
+        return self.subscribe(Poll, token, channels, **options)

@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from harness import free_port
-from waiting import listens, wait_for, wait_until_up
+from ports import free_port, listens
+from waiting import wait_for, wait_until_up
 
 START_LIMIT = 60.0
 

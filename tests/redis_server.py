@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from ports import free_port
 from waiting import wait_until_up
 
 START_LIMIT = 10.0
@@ -39,9 +40,7 @@ class RedisServer:
     def __init__(self, **options: str) -> None:
         """Options as in redis.conf; by default nothing is kept on disk."""
         self.folder = Path(tempfile.mkdtemp(prefix="push-redis-"))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.socket_path = self.folder / "redis.sock"
         self.options = {"appendonly": "no", "save": "", **options}
         self.process: subprocess.Popen[bytes] | None = None

@@ -16,7 +16,8 @@ from typing import IO, Any
 
 import pytest
 from click.testing import CliRunner, Result
-from harness import PushServer, free_port
+from harness import PushServer
+from ports import free_port
 
 from push_server import __version__
 from push_server.cli import main

@@ -19,7 +19,7 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import pytest
-from harness import free_port
+from ports import free_port
 
 from cms_module.demo_site import run
 from cms_module.demo_site.__main__ import main, read_keys

@@ -16,7 +16,7 @@ from typing import IO
 import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
-from harness import free_port
+from ports import free_port
 
 from push_server.tokens import TokenKeys
 

@@ -27,8 +27,9 @@ from typing import Any, NamedTuple
 import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
-from harness import PushServer, free_port
-from waiting import listens, wait_for, wait_until_up
+from harness import PushServer
+from ports import free_port, listens
+from waiting import wait_for, wait_until_up
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "cms_module/examples/plain_php"

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from harness import PushServer, free_port
-from waiting import listens, retried, wait_for, wait_until_up
+from harness import PushServer
+from ports import free_port, listens
+from waiting import retried, wait_for, wait_until_up
 from wire import Address, Refused, Response, Wire, read_response, request_bytes
 
 from push_server.settings import SETTINGS

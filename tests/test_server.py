@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PushServer, free_port
+from harness import PushServer
 from waiting import wait_for
 
 from push_server.crossing import EXIT_DEAD_THREAD
@@ -162,7 +162,3 @@ crossing.Crossing._beat = beat
     )
     assert ended.returncode == EXIT_DEAD_THREAD
     assert "event=loop.dead" in ended.stderr
-
-
-def test_a_free_port_is_free() -> None:
-    assert free_port() > 1023

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from harness import free_port
 from managed import SERVE, UNITS, Service
+from ports import free_port
 from redis_server import RedisServer
 from service_manager import ServiceManager
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from harness import PushServer, free_port
+from harness import PushServer
+from ports import free_port
 from redis_server import RedisServer, program
 from waiting import wait_for
 from wire import Ended, Stream

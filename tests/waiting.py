@@ -6,12 +6,11 @@ the tests and by what they start.
 
 import asyncio
 import contextlib
-import socket
 import subprocess
 import time
 from collections.abc import Callable
 from inspect import isawaitable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 PATIENCE = 20.0
 """Seconds after which something is taken for missing; long, because test machines are slow."""
@@ -78,16 +77,6 @@ def wait_until_up(
         return False
 
     wait_for(check, said, seconds)
-
-
-def listens(address: int | str) -> bool:
-    """Whether somebody listens on a loopback port, or at the path of a Unix socket."""
-    family, where = socket.AF_UNIX, cast(Any, address)
-    if isinstance(address, int):
-        family, where = socket.AF_INET, ("127.0.0.1", address)
-    with socket.socket(family) as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(where) == 0
 
 
 def _check(deadline: float, otherwise: object, seconds: float) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from driver import Browser, Tab
-from harness import free_port
+from ports import free_port
 
 from cms_module.demo_site import run
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from harness import PushServer, free_port
+from harness import PushServer
+from ports import free_port
 
 from faults.logs import CANARY, Row
 

@@ -12,7 +12,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from waiting import listens, wait_until_up
+from ports import listens
+from waiting import wait_until_up
 
 from .network import TOOLS, Host
 

@@ -25,7 +25,8 @@ from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from harness import PushServer, free_port
+from harness import PushServer
+from ports import free_port
 from waiting import wait_for, wait_until_up
 
 HERE = Path(__file__).resolve().parent

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import PushServer, free_port
+from harness import PushServer
+from ports import free_port
 from waiting import PATIENCE, wait_for
 
 from wordpress.site import Visitor, WordPress

@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from harness import free_port
+from ports import free_port
 
 from wordpress.site import Visitor, WordPress
 from wordpress.story import OPTIONS, comment, the_list
