@@ -27,7 +27,7 @@ from push_server.membership import Membership, Observer
 from push_server.pacing import Pace
 from push_server.positions import Position, channel_key
 from push_server.publications import Publication, dump_json
-from push_server.revocations import USER, Revocation, Revocations
+from push_server.revocations import SESSION, USER, Revocation, Revocations
 from push_server.rooms import Glob, Rooms
 from push_server.subscriber import Subscriber, SubscribeRequest
 from push_server.transports import TRANSPORTS
@@ -171,7 +171,7 @@ class Hub:
                 for channel in request.channels
             }
         )
-        if connection.subscriber is subscriber:
+        if subscriber.present:
             # What was delivered in this turn may be in the history already: it has to be among
             # what is held, where the merge drops it, before this subscriber is live.
             self._rooms.fan_out()
@@ -357,6 +357,8 @@ class Hub:
             among = (*self._of_user(revocation.value), *self._parting)
         else:
             among = self._lifetimes.everyone()
+            if revocation.kind == SESSION:  # of thousands, before any call
+                among = [each for each in among if each.session == revocation.value]
         return [
             subscriber
             for subscriber in among

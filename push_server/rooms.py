@@ -132,7 +132,7 @@ class Rooms:
         for channel, publications in due.items():
             room = self.of(channel)
             entry = publications[-1].entry
-            anyone = all(publication.exclude is None for publication in publications)
+            excluded = {publication.exclude for publication in publications} - {None}
             transport: Transport | None = None
             pieces: Pieces = ()
             direct = False
@@ -141,7 +141,7 @@ class Rooms:
                     subscriber.held.extend(publications)
                     continue
                 try:
-                    if not anyone and subscriber.instance is not None:
+                    if excluded and subscriber.instance in excluded:
                         transport = None
                         visible = visible_to(subscriber.instance, publications)
                         pieces = subscriber.transport.encode(visible) if visible else ()

@@ -86,6 +86,24 @@ def test_each_transport_encodes_once(stage: Stage, monkeypatch: pytest.MonkeyPat
     assert crowd[0].data == [1, 2, 3]
 
 
+def test_what_one_page_excludes_is_encoded_once_for_the_others(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode, sizes = type(TRANSPORTS["stream"]).encode, []
+
+    def counted(self: Any, publications: Any) -> Any:
+        sizes.append(len(publications))
+        return encode(self, publications)
+
+    monkeypatch.setattr(type(TRANSPORTS["stream"]), "encode", counted)
+    crowd = [stage.attach(f"u{n}", "room", instance=f"page{n}") for n in range(10)]
+    stage.place("room", b"1")
+    stage.place("room", b"2", exclude="page7")
+    stage.turn()
+    assert sorted(sizes) == [1, 2]
+    assert [connection.data for connection in crowd] == [[1, 2]] * 7 + [[1]] + [[1, 2]] * 2
+
+
 def test_a_page_does_not_get_back_what_it_excludes(stage: Stage) -> None:
     author = stage.attach("alice", "room", instance="me")
     other = stage.attach("alice", "room", instance="other")
@@ -324,6 +342,19 @@ def test_one_that_has_to_go_before_it_began_says_nothing(
     stage.broker.gate.set()
     stage.turn()
     assert alice.closed() and alice.writes == []
+    stage.check_empty()
+
+
+def test_one_whose_client_ended_before_it_began_is_told_nothing_more(stage: Stage) -> None:
+    stage.broker.gate.clear()
+    alice = stage.attach("alice", "room")
+    alice.blocked = True  # what came before, an answered handshake, is on its way still
+    stage.hub.part_with(alice, "left")
+    stage.broker.gate.set()
+    stage.turn()
+    assert alice.writes == [] and not alice.closed()
+    alice.unblock()
+    assert alice.closed() == "done"
     stage.check_empty()
 
 
