@@ -24,11 +24,12 @@
  * - Looks are decided in notifications.css, by variables; no style is set from here, so that any
  *   Content-Security-Policy will do. Words are in `WORDS`; `words` replaces them.
  *
- * A classic script without dependencies: `Notifications` is its only name.
+ * A classic script without dependencies: `Notifications` is its only name. tools/copies makes it of
+ * the files in cms_module/notifications/parts.
  */
 "use strict";
 
-const Notifications = (() => {
+(() => {
   /**
    * @typedef {{id: number, title: string, text?: string, sender?: string, at: number,
    *   url?: string}} Item
@@ -63,15 +64,7 @@ const Notifications = (() => {
     by: "from {sender}",
     all: "All notifications",
   };
-  const KEPT = 50;
-  const TOASTS = 3;
-  const TOAST_MS = 8000;
-  /** What comes within this time is announced in one sentence. */
-  const ANNOUNCE_MS = 500;
-  /** If push has not subscribed in this time, the site is asked without waiting for it. */
-  const SUBSCRIBE_MS = 2000;
-  const MINUTE = 60000;
-  const BELL = "M12 4a5 5 0 0 0-5 5v3.5L5 16h14l-2-3.5V9a5 5 0 0 0-5-5zM10 19a2 2 0 0 0 4 0";
+
   const UNITS = /** @type {const} */ ([
     ["year", 31557600], ["month", 2629800], ["day", 86400], ["hour", 3600], ["minute", 60],
   ]);
@@ -104,6 +97,8 @@ const Notifications = (() => {
     const text = typeof word === "string" ? word : word[category] || word.other;
     return text.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));
   }
+
+  const BELL = "M12 4a5 5 0 0 0-5 5v3.5L5 16h14l-2-3.5V9a5 5 0 0 0-5-5zM10 19a2 2 0 0 0 4 0";
 
   /**
    * @param {string} tag
@@ -152,6 +147,79 @@ const Notifications = (() => {
 
   /** Whether somebody has this under the pointer or the focus. @param {Element} element */
   const inUse = (element) => element.matches(":hover, :focus-within");
+
+  const TOASTS = 3;
+  const TOAST_MS = 8000;
+  /** What comes within this time is announced in one sentence. */
+  const ANNOUNCE_MS = 500;
+
+  /** Notes in the corner, and what is read out to those who do not see them. */
+  class Toasts {
+    /** @param {Inbox} inbox @param {Record<string, Word>} words */
+    constructor(inbox, words) {
+      this.inbox = inbox;
+      this.words = words;
+      const label = say(words.title);
+      this.corner = make("div", { class: "pn pn-toasts", role: "region", "aria-label": label });
+      // Apart from the notes, so that no button is read out, and nothing twice.
+      this.voice = make("div", { class: "pn-voice", role: "status" });
+      /** @type {Item[]} */
+      this.unsaid = [];
+      document.body.append(this.corner, this.voice);
+    }
+
+    /** @param {Item} item */
+    announce(item) {
+      this.unsaid.push(item);
+      if (this.unsaid.length > 1) return;
+      this.voice.textContent = "";
+      setTimeout(() => {
+        const count = this.unsaid.length;
+        const title = [item.title, item.text].filter(Boolean).join(". ");
+        const { arrived, several } = this.words;
+        this.unsaid = [];
+        this.voice.textContent = count > 1 ? say(several, { count }) : say(arrived, { title });
+      }, ANNOUNCE_MS);
+    }
+
+    /** @param {Item} item */
+    raise(item) {
+      const close = make("button", {
+        type: "button", class: "pn-close", "aria-label": say(this.words.close),
+      }, "×");
+      const text = telling(item, this.inbox.link(item), "pn-told");
+      const note = make("div", { class: "pn-toast" }, text, close);
+      close.addEventListener("click", () => this.drop(note));
+      note.addEventListener("keydown", ({ key }) => key === "Escape" && this.drop(note));
+      const fade = () => {
+        if (inUse(note) || document.hidden) setTimeout(fade, TOAST_MS);
+        else note.remove();
+      };
+      setTimeout(fade, TOAST_MS);
+      const others = [...this.corner.children].filter((other) => !inUse(other));
+      if (this.corner.children.length >= TOASTS) others[0]?.remove();
+      this.corner.append(note);
+    }
+
+    /** Take a note away on demand; the focus goes to the next one, or to the bell. */
+    drop(note) {
+      const next = note.nextElementSibling || note.previousElementSibling;
+      const bell = [...this.inbox.views].find((view) => view instanceof Bell);
+      const heir = next ? next.querySelector("button") : bell?.button;
+      if (note.contains(document.activeElement)) heir?.focus();
+      note.remove();
+    }
+
+    /** They have been seen elsewhere. */
+    clear() {
+      for (const note of [...this.corner.children]) if (!inUse(note)) note.remove();
+    }
+  }
+
+  const KEPT = 50;
+  /** If push has not subscribed in this time, the site is asked without waiting for it. */
+  const SUBSCRIBE_MS = 2000;
+  const MINUTE = 60000;
 
   /** What one channel has brought, and what shows it. */
   class Inbox {
@@ -450,69 +518,6 @@ const Notifications = (() => {
     }
   }
 
-  /** Notes in the corner, and what is read out to those who do not see them. */
-  class Toasts {
-    /** @param {Inbox} inbox @param {Record<string, Word>} words */
-    constructor(inbox, words) {
-      this.inbox = inbox;
-      this.words = words;
-      const label = say(words.title);
-      this.corner = make("div", { class: "pn pn-toasts", role: "region", "aria-label": label });
-      // Apart from the notes, so that no button is read out, and nothing twice.
-      this.voice = make("div", { class: "pn-voice", role: "status" });
-      /** @type {Item[]} */
-      this.unsaid = [];
-      document.body.append(this.corner, this.voice);
-    }
-
-    /** @param {Item} item */
-    announce(item) {
-      this.unsaid.push(item);
-      if (this.unsaid.length > 1) return;
-      this.voice.textContent = "";
-      setTimeout(() => {
-        const count = this.unsaid.length;
-        const title = [item.title, item.text].filter(Boolean).join(". ");
-        const { arrived, several } = this.words;
-        this.unsaid = [];
-        this.voice.textContent = count > 1 ? say(several, { count }) : say(arrived, { title });
-      }, ANNOUNCE_MS);
-    }
-
-    /** @param {Item} item */
-    raise(item) {
-      const close = make("button", {
-        type: "button", class: "pn-close", "aria-label": say(this.words.close),
-      }, "×");
-      const text = telling(item, this.inbox.link(item), "pn-told");
-      const note = make("div", { class: "pn-toast" }, text, close);
-      close.addEventListener("click", () => this.drop(note));
-      note.addEventListener("keydown", ({ key }) => key === "Escape" && this.drop(note));
-      const fade = () => {
-        if (inUse(note) || document.hidden) setTimeout(fade, TOAST_MS);
-        else note.remove();
-      };
-      setTimeout(fade, TOAST_MS);
-      const others = [...this.corner.children].filter((other) => !inUse(other));
-      if (this.corner.children.length >= TOASTS) others[0]?.remove();
-      this.corner.append(note);
-    }
-
-    /** Take a note away on demand; the focus goes to the next one, or to the bell. */
-    drop(note) {
-      const next = note.nextElementSibling || note.previousElementSibling;
-      const bell = [...this.inbox.views].find((view) => view instanceof Bell);
-      const heir = next ? next.querySelector("button") : bell?.button;
-      if (note.contains(document.activeElement)) heir?.focus();
-      note.remove();
-    }
-
-    /** They have been seen elsewhere. */
-    clear() {
-      for (const note of [...this.corner.children]) if (!inUse(note)) note.remove();
-    }
-  }
-
   /** @type {Map<string, Inbox>} by channel */
   const inboxes = new Map();
 
@@ -529,5 +534,5 @@ const Notifications = (() => {
     return { reload: () => inbox.reload(), unread: () => inbox.unread().length };
   }
 
-  return Object.freeze({ mount, ago });
+  window.Notifications = Object.freeze({ mount, ago });
 })();
