@@ -10,6 +10,7 @@ const {createRequire} = require("node:module");
 const [folder, port] = process.argv.slice(2);
 const faye = createRequire(`${folder}/`)("faye");
 
-const server = http.createServer();
+// The publisher keeps one connection for the whole run.
+const server = http.createServer({keepAliveTimeout: 300_000});
 new faye.NodeAdapter({mount: "/bayeux", timeout: 25}).attach(server);
 server.listen({port: Number(port), host: "127.0.0.1", backlog: 4096});
