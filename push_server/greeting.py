@@ -77,11 +77,15 @@ class Greeting:
         self, subscriber: Subscriber, reason: str, heads: Mapping[str, Position]
     ) -> None:
         """Tell a subscriber to load these channels anew, and from where delivery goes on."""
-        self._counts[f"resets.{reason}"] += len(heads)
         subscriber.restart(heads)
+        self.say_reset(subscriber, reason, list(heads))
+
+    def say_reset(self, subscriber: Subscriber, reason: str, channels: list[str]) -> None:
+        """Tell it to load these anew, also where no cursor says how far it is."""
+        self._counts[f"resets.{reason}"] += len(channels)
         message: dict[str, Any] = {
             "type": "reset",
-            "channels": list(heads),
+            "channels": channels,
             "reason": reason,
             "cursor": subscriber.cursor,
         }

@@ -22,6 +22,7 @@ from push_server.channels import PERSONAL, personal_channel
 from push_server.connection import Connection, SocketConnection
 from push_server.errors import PushError, Unauthorized, Unavailable
 from push_server.greeting import Greeting
+from push_server.history import UNKNOWN
 from push_server.lifetimes import Lifetimes
 from push_server.membership import Membership, Observer
 from push_server.pacing import Pace
@@ -132,6 +133,21 @@ class Hub:
                         subscriber.flush()
             except Exception as failure:  # noqa: BLE001  # one connection, not all behind it
                 self._fail(subscriber, failure)
+        for subscriber in self._rooms.watching(channel):
+            self._say_reset(subscriber, reason, [channel])
+
+    def missed(self) -> None:
+        """Tell those who watch channels that something may be missing (the broker's callback)."""
+        self._rooms.fan_out()
+        for subscriber, globs in self._rooms.watched().items():
+            self._say_reset(subscriber, UNKNOWN, [glob.pattern for glob in globs])
+
+    def _say_reset(self, subscriber: Subscriber, reason: str, channels: list[str]) -> None:
+        try:
+            self._greeting.say_reset(subscriber, reason, channels)
+            subscriber.flush()
+        except Exception as failure:  # noqa: BLE001
+            self._fail(subscriber, failure)
 
     def degraded(self, degraded: bool) -> None:
         """Tell every stream that nothing can come just now, or again (the broker's callback)."""
@@ -289,6 +305,7 @@ class Hub:
         again for the same subscriber before it has returned. Raises `PushError` if the broker
         cannot be asked; then nothing has changed.
         """
+        watched = self._rooms.watched_by(subscriber, channels) if since is None else ()
         try:
             histories = await self._membership.add(
                 self.broker, subscriber, name, channels, since, time.monotonic()
@@ -299,7 +316,7 @@ class Hub:
             raise
         if subscriber.present:
             self._rooms.fan_out()  # as in `receive`
-            recovered, resets = subscriber.resume(since, histories)
+            recovered, resets = subscriber.resume(since, histories, watched)
             answer()
             self._greeting.say_where(subscriber, recovered, resets, histories)
             self._greeting.pump(subscriber)
@@ -308,16 +325,24 @@ class Hub:
         """Take a subscriber out of some of its channels."""
         self._membership.remove(subscriber, channels, time.monotonic())
 
-    def watch_glob(self, subscriber: Subscriber, glob: Glob) -> None:
+    async def watch_glob(self, subscriber: Subscriber, glob: Glob, *, again: bool) -> None:
         """Tell a subscriber, too, what comes to channels like these: live, without a cursor.
 
-        Only where `Broker.hears_all`.
+        `again`: its client was here before, and is told that something may be missing. Does
+        nothing if the subscriber has ended meanwhile. Raises `PushError` if the broker cannot.
         """
+        await self.broker.watch(glob.prefix)
+        if not subscriber.present:
+            self.broker.unwatch(glob.prefix)
+            return
         self._rooms.watch(subscriber, glob)
+        if again:
+            self._say_reset(subscriber, UNKNOWN, [glob.pattern])
 
     def unwatch_glob(self, subscriber: Subscriber, glob: Glob) -> None:
         """The end of that; to be called before the subscriber ends."""
         self._rooms.unwatch(subscriber, glob)
+        self.broker.unwatch(glob.prefix)
 
     def renew(
         self, subscriber: Subscriber, token_id: str, issued: float, expires: float

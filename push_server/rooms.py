@@ -26,6 +26,11 @@ class Glob(NamedTuple):
     prefix: str
     deep: bool
 
+    @property
+    def pattern(self) -> str:
+        """What a `reset` calls these channels, as a token would."""
+        return self.prefix + "*"
+
     def __contains__(self, channel: object) -> bool:
         # As with grants: what is personal or internal is not meant unless it is spelled out.
         assert isinstance(channel, str)
@@ -97,6 +102,31 @@ class Rooms:
         self._globs[glob].remove(subscriber)
         if not self._globs[glob]:
             del self._globs[glob]
+
+    def watching(self, channel: str) -> list[Subscriber]:
+        """Those who watch channels like this one, and are not in it, each once."""
+        return list(
+            {
+                subscriber: None
+                for glob, watching in self._globs.items()
+                if channel in glob
+                for subscriber in watching
+                if channel not in subscriber.channels
+            }
+        )
+
+    def watched_by(self, subscriber: Subscriber, channels: Iterable[str]) -> set[str]:
+        """Those of these channels that a subscriber watches."""
+        globs = [glob for glob, watching in self._globs.items() if subscriber in watching]
+        return {channel for channel in channels if any(channel in glob for glob in globs)}
+
+    def watched(self) -> dict[Subscriber, list[Glob]]:
+        """Who watches what."""
+        found: dict[Subscriber, list[Glob]] = {}
+        for glob, watching in self._globs.items():
+            for subscriber in watching:
+                found.setdefault(subscriber, []).append(glob)
+        return found
 
     def of(self, channel: str) -> tuple[Subscriber, ...]:
         """The subscribers of a channel."""
@@ -173,13 +203,7 @@ class Rooms:
         self, channel: str, publications: Sequence[Publication], touched: dict[Subscriber, None]
     ) -> None:
         """Offer to those who watch channels like this one, once to each."""
-        watchers = {
-            subscriber: None
-            for glob, watching in self._globs.items()
-            if channel in glob
-            for subscriber in watching
-            if channel not in subscriber.channels
-        }
+        watchers = self.watching(channel)
         for subscriber in watchers:
             visible = visible_to(subscriber.instance, publications)
             subscriber.due += subscriber.transport.bare(visible)

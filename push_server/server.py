@@ -102,7 +102,7 @@ async def make_context(settings: Settings) -> Context:
     )
     broker = make_broker(settings.broker, settings.namespace, hub.deliver, hub.revoke)
     broker.restarted, broker.degraded = hub.restarted, hub.degraded
-    broker.asked = hub.asked
+    broker.missed, broker.asked = hub.missed, hub.asked
     hub.broker = broker
     await broker.start()
     _observe(hub, settings)

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 from harness import SITE, PushServer
 from redis_server import RedisServer, program
+from waiting import wait_for
 from wire import Response, Wire, read_head, read_response, request_bytes
 from wire_ws import TEXT, Upgraded, frame, text_frame
 
@@ -504,14 +505,31 @@ def test_a_wildcard_over_everything_leaves_out_what_is_personal(
 
 
 @pytest.mark.skipif(program() is None, reason="no Redis here (Debian package redis-tools)")
-def test_with_redis(redis: RedisServer, push_server_factory: Callable[..., PushServer]) -> None:
-    """Everything but wildcards: a server hears of no channel that nobody has joined there."""
-    push = push_server_factory(broker=f"{redis.url}?prefix=bayeux:")
-    client = Client(push, push.token("1", sub_ch=["chat:*"], pub_ch=["chat:*"]))
-    assert client.error(client.subscribe("/chat/*")).startswith("403:wildcards:")
-    client.call(client.subscribe("/chat/a"))
-    client.call(client.message("/chat/a", data=1))
-    assert data(client.fetch()) == [1]
+def test_wildcards_with_redis(push_server_factory: Callable[..., PushServer]) -> None:
+    """What all servers publish, and a word of the gap when Redis was away."""
+    got: list[dict[str, Any]] = []
+
+    def resets() -> list[list[str]]:
+        got.extend(client.fetch())
+        return [each["channels"] for each in controls(got) if each["type"] == "reset"]
+
+    with RedisServer() as redis:
+        here, there = (push_server_factory(broker=redis.url) for _ in range(2))
+        client = Client(here, here.token("1", sub_ch=["chat:*"], pub_ch=["chat:*"]))
+        client.call(client.subscribe("/chat/*", "/chat/a"))
+        client.call(client.message("/chat/b", data="b"))
+        for name in ("chat:a", "chat:c", "chat:c/deeper", "other:d"):
+            there.api("publish", channel=name, data=name)
+        wait_for(lambda: resets() or len(data(got)) >= 3, lambda: got)
+        assert sorted(data(got)) == ["b", "chat:a", "chat:c"]
+        redis.kill()
+        redis.start()
+        wait_for(lambda: ["chat:*"] in resets(), lambda: got)
+        there.api("publish", channel="chat:c", data="after")
+        wait_for(lambda: resets() and "after" in data(got), lambda: got)
+        assert data(got).count("after") == 1
+        for server in (here, there):
+            server.server_errors.clear()  # 503 while Redis was away
 
 
 # Bad input.

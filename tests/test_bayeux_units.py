@@ -6,15 +6,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from stage import Stage
 
 from push_server.bayeux import mailbox as mailboxes
 from push_server.bayeux.elements import BAYEUX
 from push_server.bayeux.mailbox import REPLAY_BYTES, Mailbox
 from push_server.bayeux.names import to_channel, to_glob, to_name
 from push_server.bayeux.requests import check_callback, json_of, messages_of, script
+from push_server.brokers.memory import MemoryBroker
+from push_server.channels import Namespaces
 from push_server.errors import BadInput
+from push_server.history import EPOCH
+from push_server.positions import Position
 from push_server.publications import Publication, PublishRequest, dump_json
 from push_server.rooms import Glob
+from push_server.transports import TRANSPORTS
 
 # Names.
 
@@ -399,3 +405,42 @@ def test_the_last_words_go_with_the_held_connect(owner: Owner) -> None:
 
 def test_globs_are_values() -> None:
     assert to_glob("/a/*") == Glob("a:", deep=False) != to_glob("/a/**")
+
+
+def test_who_watches_a_channel_and_enters_it_is_told_everything_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(TRANSPORTS, "bayeux", BAYEUX)
+    stage = Stage(monkeypatch, Namespaces())
+    hub, gate = stage.hub, asyncio.Event()
+
+    async def late(since: Any) -> Any:
+        await gate.wait()
+        return await MemoryBroker.read(stage.broker, since)
+
+    alice = stage.attach("alice", transport="bayeux")
+    glob = Glob("c:", deep=False)
+    stage.run(hub.watch_glob(alice.subscriber, glob, again=False))
+    stage.publish("c:1", b"1")
+    stage.place("c:1", b"2")  # due, and not sent yet
+    monkeypatch.setattr(stage.broker, "read", late)
+    entering = hub.subscribe(alice.subscriber, "", ["c:1"], None, lambda: None)
+    stage.tasks.append(stage.loop.create_task(entering))
+    stage.turn()
+    stage.publish("c:1", b"3")  # in the head that is read, too
+    gate.set()
+    stage.turn()
+    stage.publish("c:1", b"4")
+    stage.place("c:1", b"5")
+    hub.unsubscribe(alice.subscriber, ["c:1"])
+    stage.turn()
+    hub.missed()
+    hub.restarted("c:1", EPOCH, Position(9, 0, "0"))
+    hub.restarted("d:1", EPOCH, Position(9, 0, "0"))
+    hub.unwatch_glob(alice.subscriber, glob)
+    stage.publish("c:1", b"6")
+    told = json.loads(b"[%b]" % b"".join(alice.writes)[:-1])
+    assert [each["data"] for each in told if each["channel"] == "/c/1"] == [1, 2, 3, 4, 5]
+    resets = [each["data"]["channels"] for each in told if each["channel"] == "/service/push"]
+    assert resets == [["c:*"], ["c:1"]]
+    stage.close()

@@ -61,6 +61,9 @@ Restarted = Callable[[str, str, Position], None]
 """Called on the loop when what was delivered of a channel is not what its log goes on from: the
 channel, the reason of the `reset`, and where delivery goes on."""
 
+Missed = Callable[[], None]
+"""Called on the loop when publications may have been lost, in channels that nobody has joined."""
+
 Degraded = Callable[[bool], None]
 """Called on the loop when the log is out of reach, and when it is back."""
 
@@ -69,6 +72,7 @@ class Broker(ABC):
     """Where publications get their place and are kept."""
 
     restarted: Restarted = staticmethod(lambda *_: None)
+    missed: Missed = staticmethod(lambda: None)
     degraded: Degraded = staticmethod(lambda _: None)
     """Set by the house; brokers whose log can be lost or out of reach while they run call them."""
     asked: Asked = staticmethod(lambda *_: {})
@@ -110,9 +114,6 @@ class Broker(ABC):
     async def close(self) -> None:
         """Finish what was accepted, then let go of the log."""
 
-    hears_all = True
-    """Whether `deliver` is called for channels, too, that nobody has joined here."""
-
     def join(self, channel: str) -> None:  # noqa: B027 - one node needs to do nothing
         """From now on a channel has subscribers here, and has to be delivered.
 
@@ -121,6 +122,17 @@ class Broker(ABC):
 
     def leave(self, channel: str) -> None:  # noqa: B027
         """A channel has no subscribers here any more. Called once after each `join`."""
+
+    async def watch(self, prefix: str) -> None:  # noqa: B027
+        """From now on `deliver` is called for all channels that begin so; others may come, too.
+
+        Returns when nothing is left out any more. What cannot be proved complete later is
+        announced through `missed`, or `restarted`. Only brokers of several nodes need to know:
+        one node hears all. Raises `PushError` if it cannot be; then it counts as `unwatch`.
+        """
+
+    def unwatch(self, prefix: str) -> None:  # noqa: B027
+        """The end of that. Called once after each `watch`."""
 
     @abstractmethod
     async def publish(self, requests: Sequence[PublishRequest]) -> Sequence[Published | PushError]:

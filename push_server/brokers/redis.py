@@ -31,12 +31,8 @@ from push_server.brokers.redis_roster import MARK, RedisRoster
 from push_server.brokers.redis_roster import SCRIPTS as ROSTER_SCRIPTS
 from push_server.brokers.redis_survey import QUESTION, RedisSurvey
 from push_server.brokers.redis_url import parse_redis_url, shown
-from push_server.brokers.redis_wire import (
-    ENTRY_LIMIT,
-    Entry,
-    origin_of,
-    parse_entry,
-)
+from push_server.brokers.redis_watches import Watches
+from push_server.brokers.redis_wire import ENTRY_LIMIT, Entry, origin_of, parse_entry
 from push_server.brokers.survey import Survey
 from push_server.brokers.windows import BUDGET, Windows
 from push_server.channels import Namespaces
@@ -58,8 +54,6 @@ _CLAIM = Script("redis_claim")
 
 class RedisBroker(Broker):
     """A broker shared by all push servers that name the same Redis and prefix."""
-
-    hears_all = False
 
     def __init__(
         self,
@@ -105,9 +99,11 @@ class RedisBroker(Broker):
             clock=lambda: self.clock(),
             dropped=self._drop,
         )
+        self._watches = Watches(self._bus_channel)
         self._rooms = Rooms(
             self._log,
             self._bus_channel,
+            self._watches,
             Windows(0, {}, budget),
             keep=lambda channel: self.namespaces.of(channel),
             clock=lambda: self.clock(),
@@ -136,10 +132,12 @@ class RedisBroker(Broker):
         """Connect, make sure that this Redis can be used, and announce the revocations."""
         scripts = [_CLAIM, *LOG_SCRIPTS, *REVOCATION_SCRIPTS, *ROSTER_SCRIPTS]
         self._link = Link(self.address, scripts, self._log.stamp, self._link_changed)
-        self._bus = Bus(self.address, self._hear, self._confirmed, self._catch_up_soon)
+        self._bus = Bus(
+            self.address, self._hear, self._confirmed, self._watches.refused, self._bus_changed
+        )
         for user in (self._log, self.roster, self._survey, self._revocations):
             user.link = self._link
-        self._rooms.bus = self._bus
+        self._rooms.bus = self._watches.bus = self._bus
         self._bus.join(self._bus_all)
         self._bus.join(self._bus_node)
         try:
@@ -180,6 +178,14 @@ class RedisBroker(Broker):
     def leave(self, channel: str) -> None:
         """Stop listening to a channel, if nobody comes back to it soon."""
         self._rooms.leave(channel)
+
+    async def watch(self, prefix: str) -> None:
+        """Listen to the namespace of these channels."""
+        await self._watches.begin(prefix)
+
+    def unwatch(self, prefix: str) -> None:
+        """Stop listening to it, if nobody else asks for it."""
+        self._watches.end(prefix)
 
     # Publishing and reading.
 
@@ -247,20 +253,9 @@ class RedisBroker(Broker):
 
     # What comes over the bus.
 
-    def _hear(self, name: str, message: bytes) -> None:
+    def _hear(self, name: str, message: bytes, by_pattern: bool) -> None:
         if name.startswith(self._bus_channel):
-            channel = name[len(self._bus_channel) :]
-            # Our own we know from the answers.
-            if channel not in self._rooms:
-                return
-            if message.startswith(MARK):
-                self.roster.hear(channel, message)
-            elif origin_of(message) != self._origin.encode():
-                entry = parse_entry(channel, message)
-                if entry is None:
-                    self._drop("bus", channel)
-                else:
-                    self._rooms.arrive(channel, [entry])
+            self._hear_channel(name[len(self._bus_channel) :], message, by_pattern)
         elif name == self._bus_node:
             if message.isdigit():
                 self._heard_song = self._sung
@@ -268,6 +263,22 @@ class RedisBroker(Broker):
                 self._drop("bus", "")
         elif name == self._bus_all:
             self._hear_all(message)
+
+    def _hear_channel(self, channel: str, message: bytes, by_pattern: bool) -> None:
+        if message.startswith(MARK):
+            if channel in self._rooms and not by_pattern:
+                self.roster.hear(channel, message)
+            return
+        ours = origin_of(message) == self._origin.encode()
+        if not self._rooms.wants(channel, ours=ours, by_pattern=by_pattern):
+            return
+        entry = parse_entry(channel, message)
+        if entry is None:
+            self._drop("bus", channel)
+        elif by_pattern:
+            self._rooms.overhear(channel, entry)
+        else:
+            self._rooms.arrive(channel, [entry])
 
     def _hear_all(self, message: bytes) -> None:
         origin, _, text = message.partition(b" ")
@@ -280,6 +291,7 @@ class RedisBroker(Broker):
             self._revocations.hear(text)
 
     def _confirmed(self, name: str) -> None:
+        self._watches.confirmed(name)
         if name.startswith(self._bus_channel):
             self._rooms.confirmed(name[len(self._bus_channel) :])
 
@@ -301,6 +313,14 @@ class RedisBroker(Broker):
         await self._revocations.store(revocation)
 
     # Watching over the connections.
+
+    def _bus_changed(self, up: bool) -> None:
+        if not up:
+            self._rooms.forget_overheard()
+            return
+        if self._watches:
+            self.missed()
+        self._catch_up_soon()
 
     def _link_changed(self, up: bool) -> None:
         if up:

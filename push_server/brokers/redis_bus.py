@@ -2,15 +2,16 @@
 
 Redis Pub/Sub forgets whoever is not there, and a connection can go deaf without closing. So the
 bus only wakes and carries: it says since when a name is heard without a gap (`since`), and tells
-the broker when one begins to be heard (`confirmed`), and when all of them are on a new connection
-(`begun`): then what may have been missed has to be read.
+the broker when one begins to be heard (`confirmed`), when a connection is lost, and when all of
+them are heard on a new one (`changed`): then what may have been missed has to be read. A name with
+a star at its end is a pattern; Redis may not let us listen to that (`refused`).
 
 Only the event loop runs this. Imported by the Redis broker.
 """
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from push_server import log
@@ -20,6 +21,7 @@ from push_server.brokers.redis_link import (
     RETRY_SECONDS,
     SILENCE,
     Ear,
+    ResponseError,
     Unusable,
     end,
     reason_of,
@@ -36,14 +38,17 @@ class Bus:
     def __init__(
         self,
         address: RedisAddress,
-        heard: Callable[[str, bytes], None],
+        heard: Callable[[str, bytes, bool], None],
         confirmed: Callable[[str], None],
-        begun: Callable[[], None],
+        refused: Callable[[str, str], None],
+        changed: Callable[[bool], None],
     ) -> None:
+        """`heard`: the name, the message, and whether it came by a pattern."""
         self._address = address
         self._heard = heard
         self._confirmed = confirmed
-        self._begun = begun
+        self._refused = refused
+        self._changed = changed
         self._up = asyncio.Event()
         self._names: dict[str, int] = {}
         """Name -> the number of the connection since which it is heard; 0: it is not."""
@@ -51,6 +56,8 @@ class Bus:
         self._ordered = asyncio.Event()
         self._unconfirmed: Counter[str] = Counter()
         """Name -> how many answers to SUBSCRIBE are still to come."""
+        self._tried: deque[str] = deque()
+        """The patterns asked for on this connection, and not answered yet."""
         self._beginning = 0
         """How many of them until every name is heard that this connection began with."""
         self._connections = 0
@@ -82,20 +89,25 @@ class Bus:
         """Listen to a name from now on."""
         if name not in self._names:
             self._names[name] = 0
+            self.confirm(name)
+
+    def confirm(self, name: str) -> None:
+        """Have it confirmed, again maybe: everything that was sent before is heard by then."""
+        if self._listening:
+            self._unconfirmed[name] += 1
+            if _is_pattern(name):
+                self._tried.append(name)
             self._order("SUBSCRIBE", name)
 
     def leave(self, name: str) -> None:
         """Listen to a name no more."""
-        if self._names.pop(name, None) is not None:
+        if self._names.pop(name, None) is not None and self._listening:
             self._order("UNSUBSCRIBE", name)
 
     def _order(self, command: str, name: str) -> None:
         # Without a connection there is nothing to order: the next one begins with all names.
-        if self._listening:
-            self._orders.append((command, name))
-            if command == "SUBSCRIBE":
-                self._unconfirmed[name] += 1
-            self._ordered.set()
+        self._orders.append((command, name))
+        self._ordered.set()
 
     def since(self, name: str) -> int:
         """The number of the connection since which a name is heard without a gap; 0: it is not."""
@@ -126,7 +138,9 @@ class Bus:
         self._listening = False
         self._orders.clear()
         self._unconfirmed.clear()
+        self._tried.clear()
         self._names = dict.fromkeys(self._names, 0)
+        self._changed(False)
 
     async def _listen(self) -> None:
         ear = await Ear.open(self._address)
@@ -179,16 +193,34 @@ class Bus:
 
     async def _hear(self, ear: Ear) -> None:
         while True:
-            kind, raw_name, message = await ear.hear()
+            try:
+                kind, raw_pattern, raw_name, message = await ear.hear()
+            except ResponseError as error:
+                if not self._tried:
+                    raise
+                self._refuse(self._tried.popleft(), reason_of(error))
+                continue
             self._heard_something = True
             name = raw_name.decode("utf-8", "replace")
             if kind == b"message":
                 if isinstance(message, bytes):
-                    self._heard(name, message)
-            elif kind == b"subscribe":
+                    self._heard(name, message, False)
+            elif kind == b"pmessage":
+                # One that was left, and joined again, is not heard without a gap yet.
+                if isinstance(message, bytes) and self.since(raw_pattern.decode()):
+                    self._heard(name, message, True)
+            elif kind in (b"subscribe", b"psubscribe"):
                 self._confirm(name)
 
+    def _refuse(self, pattern: str, reason: str) -> None:
+        log.warn("bus.refused", pattern=pattern, reason=reason)
+        del self._unconfirmed[pattern]
+        self._names.pop(pattern, None)
+        self._refused(pattern, reason)
+
     def _confirm(self, name: str) -> None:
+        if self._tried and self._tried[0] == name:
+            self._tried.popleft()
         self._unconfirmed[name] -= 1
         # Left and joined again: the first answer of two says nothing.
         if self._unconfirmed[name] <= 0:
@@ -199,14 +231,21 @@ class Bus:
         self._beginning -= 1
         if self._beginning == 0:
             self._up.set()
-            self._begun()
+            self._changed(True)
 
 
 def _runs(orders: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    """The orders as few commands, in their order."""
+    """The orders as few commands, in their order; patterns one by one, as they are refused."""
     runs: list[tuple[str, list[str]]] = []
     for command, name in orders:
+        if _is_pattern(name):
+            runs.append(("P" + command, [name]))
+            continue
         if not runs or runs[-1][0] != command or len(runs[-1][1]) == NAMES_PER_COMMAND:
             runs.append((command, []))
         runs[-1][1].append(name)
     return runs
+
+
+def _is_pattern(name: str) -> bool:
+    return name.endswith("*")

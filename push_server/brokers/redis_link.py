@@ -544,19 +544,25 @@ class Ear:
         return cls(await _opened(address))
 
     async def send(self, command: str, names: Sequence[str]) -> None:
-        """SUBSCRIBE or UNSUBSCRIBE."""
+        """SUBSCRIBE, PSUBSCRIBE, or the opposite."""
         if not self._connection.is_connected:
             raise Unusable("the connection was closed")  # else it would make another one
         packed = self._connection.pack_command(command, *names)
         await self._connection.send_packed_command(packed, check_health=False)
 
-    async def hear(self) -> tuple[bytes, bytes, Any]:
-        """What comes next: its kind, the bus name, and the message or a number."""
+    async def hear(self) -> tuple[bytes, bytes, bytes, Any]:
+        """What comes next: its kind, the pattern or nothing, the name, the message or a number.
+
+        Raises `ResponseError` if Redis refuses what was sent.
+        """
         heard = await self._connection.read_response()
-        if not isinstance(heard, list) or len(heard) != 3:
+        if isinstance(heard, list) and len(heard) == 3:
+            kind, name, message = heard
+            return kind, b"", name, message
+        if not isinstance(heard, list) or len(heard) != 4:
             raise Unusable("the bus speaks another protocol")
-        kind, name, message = heard
-        return kind, name, message
+        kind, pattern, name, message = heard
+        return kind, pattern, name, message
 
     async def close(self) -> None:
         """Hang up."""

@@ -10,6 +10,10 @@ nothing; only a verdict against a client is asked there again, because another n
 it more than the bus has told us. Where a new room stands is learnt after the bus is sure to be
 heard, for all rooms in one call that were confirmed at the same time.
 
+Where the whole namespace is listened to (`redis_watches`), what comes by the pattern makes a room
+of a channel that nobody has joined: it begins right before the first publication that is heard,
+keeps no window, and is forgotten when the channel is quiet.
+
 Event loop only. Imported by the Redis broker.
 """
 
@@ -26,6 +30,7 @@ from push_server.brokers.base import Restarted
 from push_server.brokers.redis_bus import Bus
 from push_server.brokers.redis_link import READ_PATIENCE, unavailable
 from push_server.brokers.redis_log import ALL, HEAD, RedisLog
+from push_server.brokers.redis_watches import Watches
 from push_server.brokers.redis_wire import Entry, Found
 from push_server.brokers.windows import Windows
 from push_server.channels import Namespace
@@ -48,7 +53,7 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 class _Room:
     """A channel with subscribers here."""
 
-    __slots__ = ("deserted", "gap", "loading", "pending", "ready")
+    __slots__ = ("deserted", "found", "gap", "loading", "overheard", "pending", "ready")
 
     def __init__(self) -> None:
         self.ready = False
@@ -59,7 +64,13 @@ class _Room:
         """What came before its time, by epoch and offset."""
         self.gap = False
         """Whether somebody is about to read what is missing."""
+        self.found: tuple[int, Position] | None = None
+        """Where it stands, if nothing comes any more that was sent before it was asked; and the
+        connection that this has to come by."""
         self.deserted: float | None = None
+        """Since when nobody has joined it, or it was heard of last."""
+        self.overheard = False
+        """Whether nobody ever has."""
 
     def loaded(self, failure: PushError | None) -> None:
         """Wake those who wait for it."""
@@ -75,6 +86,7 @@ class Rooms:
         self,
         redis_log: RedisLog,
         bus_channel: str,
+        watches: Watches,
         windows: Windows,
         keep: Callable[[str], Namespace],
         clock: Callable[[], float],
@@ -88,6 +100,7 @@ class Rooms:
         """Set by the broker when it starts."""
         self._log = redis_log
         self._bus_channel = bus_channel
+        self._watches = watches
         self._windows = windows
         self._keep = keep
         self._clock = clock
@@ -111,12 +124,10 @@ class Rooms:
 
     def join(self, channel: str) -> None:
         """Listen to a channel, which has subscribers here now."""
-        room = self._rooms.get(channel)
-        if room is None:
-            self._rooms[channel] = _Room()
-            self.bus.join(self._bus_channel + channel)
-        else:
-            room.deserted = None
+        room = self._rooms.setdefault(channel, _Room())
+        room.deserted = None
+        room.overheard = False
+        self.bus.join(self._bus_channel + channel)
 
     def leave(self, channel: str) -> None:
         """Stop listening to a channel, if nobody comes back to it soon."""
@@ -126,10 +137,21 @@ class Rooms:
         """Once a second: forget the rooms that nobody has come back to."""
         now = time.monotonic()
         for channel, room in list(self._rooms.items()):
-            if room.deserted is not None and now - room.deserted >= LINGER:
-                del self._rooms[channel]
-                self._windows.forget(channel)
-                self.bus.leave(self._bus_channel + channel)
+            if room.deserted is None:
+                continue
+            heard = channel in self._watches
+            if now - room.deserted >= LINGER or (room.overheard and not heard):
+                self._forget(channel)
+
+    def forget_overheard(self) -> None:
+        """The bus is broken: what is heard of these channels next does not follow."""
+        for channel in [name for name, room in self._rooms.items() if room.overheard]:
+            self._forget(channel)
+
+    def _forget(self, channel: str) -> None:
+        del self._rooms[channel]
+        self._windows.forget(channel)
+        self.bus.leave(self._bus_channel + channel)
 
     # From Redis to the hub.
 
@@ -137,12 +159,32 @@ class Rooms:
         """Deliver what follows, keep back what does not yet."""
         room = self._rooms.get(channel)
         if room is None:
-            self._deliver(channel, [entry.publication for entry in entries])
-            return
+            return  # nobody is here, or the bus will bring it
+        if room.deserted is not None and channel in self._watches:
+            room.deserted = time.monotonic()
         for entry in entries:
             epoch, offset, _ = entry.publication.position
             room.pending[epoch, offset] = entry
         self._advance(channel, room)
+
+    def wants(self, channel: str, *, ours: bool, by_pattern: bool) -> bool:
+        """Whether what the bus brings of a channel is news; `ours`: we have published it."""
+        room = self._rooms.get(channel)
+        if room is None or not room.ready:
+            return room is not None or by_pattern
+        # Our own we know from the answers, and what has come by the name of the channel.
+        return not ours and not (by_pattern and self.bus.since(self._bus_channel + channel))
+
+    def overhear(self, channel: str, entry: Entry) -> None:
+        """Take what came by a pattern: the first that comes so is where a room begins."""
+        room = self._rooms.get(channel)
+        if room is None:
+            room = self._rooms[channel] = _Room()
+            room.deserted = time.monotonic()
+            room.overheard = True
+        if not room.ready:
+            self._begin(channel, room, entry.start)
+        self.arrive(channel, [entry])
 
     def _advance(self, channel: str, room: _Room) -> None:
         """Deliver as far as it is proved that nothing is missing."""
@@ -160,7 +202,10 @@ class Rooms:
             run.append(entry.publication)
             head = entry.publication.position
         if run:
-            self._windows.append(channel, run, self._keep(channel))
+            if room.overheard:
+                self._windows.install(channel, _headed(head))
+            else:
+                self._windows.append(channel, run, self._keep(channel))
             self._deliver(channel, run)
         for place in [place for place in pending if place <= (head.epoch, head.offset)]:
             del pending[place]
@@ -218,9 +263,14 @@ class Rooms:
     # Becoming ready.
 
     def confirmed(self, channel: str) -> None:
-        """The bus begins to hear a channel."""
+        """The bus begins to hear a channel, or has heard all that was sent of it."""
         room = self._rooms.get(channel)
-        if room is not None and not room.ready:
+        if room is None or room.ready:
+            return
+        connection, head = room.found or (0, None)
+        if head is not None and connection == self.bus.since(self._bus_channel + channel):
+            self._begin(channel, room, head)
+        else:
             self._load_soon(channel)
 
     def _load_soon(self, channel: str) -> None:
@@ -262,14 +312,23 @@ class Rooms:
             if head is None:
                 room.loaded(failure)
             elif connection == self.bus.since(self._bus_channel + channel):
-                self._windows.install(channel, _headed(head))
-                room.ready = True
-                room.loaded(None)
-                self._advance(channel, room)
-                if room.gap:
-                    room.gap = False
-                    self._mend_soon(channel, room)
+                if channel in self._watches:
+                    # Whoever watches is owed what was sent up to here, and the bus may be behind.
+                    room.found = connection, head
+                    self.bus.confirm(self._bus_channel + channel)
+                else:
+                    self._begin(channel, room, head)
             # Else something may lie between. It is confirmed again, and then read again.
+
+    def _begin(self, channel: str, room: _Room, head: Position) -> None:
+        """Deliver everything from here on."""
+        self._windows.install(channel, _headed(head))
+        room.ready = True
+        room.loaded(None)
+        self._advance(channel, room)
+        if room.gap:
+            room.gap = False
+            self._mend_soon(channel, room)
 
     async def _make_ready(self, channels: Iterable[str]) -> None:
         """Wait until it is known where these rooms stand."""
@@ -339,7 +398,7 @@ class Rooms:
         starts = {
             channel: self._windows.head(channel)
             for channel in channels
-            if (room := self._rooms.get(channel)) is not None and room.ready
+            if self._rooms[channel].ready
         }
         epoch, heads = await self._log.heads(list(starts))
         behind: list[str] = []

@@ -42,6 +42,12 @@ class Entry(NamedTuple):
     publication: Publication
     before: str
 
+    @property
+    def start(self) -> Position:
+        """Where the channel stood before it."""
+        epoch, offset, _ = self.publication.position
+        return Position(epoch, offset - 1, self.before)
+
     def follows(self, head: Position) -> bool:
         """Whether this is the next publication of a channel that stands at `head`."""
         epoch, offset, _ = self.publication.position
@@ -139,8 +145,7 @@ class Found(NamedTuple):
         """The window of the channel, not trimmed yet. Call only if everything was read."""
         floor = self.head
         if self.entries:
-            epoch, offset, _ = self.entries[0].publication.position
-            floor = Position(epoch, offset - 1, self.entries[0].before)
+            floor = self.entries[0].start
         log = ChannelLog(floor)
         for entry in self.entries:
             log.window.append(entry.publication)
@@ -165,7 +170,7 @@ def parse_found(channel: str, reply: Sequence[bytes]) -> Found:
         if entry.publication.position != expected:
             break
         entries.append(entry)
-        expected = Position(expected.epoch, expected.offset - 1, entry.before)
+        expected = entry.start
     entries.reverse()
     if entries and entries[0].publication.position.offset == 1 and expected.tag != START_TAG:
         entries.pop(0)

@@ -266,28 +266,23 @@ class Bayeux:
                     subscriber, client.grant.name, channels, since, lambda: None
                 )
         for glob in globs:
-            self._watch(client, glob)
+            await self._watch(client, glob)
         return {"subscription": message["subscription"]}
 
     def _check_globs(self, client: Client, globs: Sequence[Glob]) -> None:
-        if globs and not self.context.broker.hears_all:
-            raise Denied("wildcards", "This server's broker has no wildcards.")
         if not all(client.grant.subscribe.covers(glob.prefix) for glob in globs):
             raise Denied("channel_denied", "The token does not grant all of such channels.")
         if len(client.globs.union(globs)) > GLOBS_LIMIT:
             raise TooMany("too_many_channels", f"A client has {GLOBS_LIMIT} wildcards at most.")
 
-    def _watch(self, client: Client, glob: Glob) -> None:
+    async def _watch(self, client: Client, glob: Glob) -> None:
         if glob in client.globs:
             return
         subscriber = client.subscriber
-        client.globs.add(glob)
-        self.context.hub.watch_glob(subscriber, glob)
-        if client.since is not None:
-            # No cursor speaks of such channels, so what was published meanwhile may be missing.
-            pattern = f"{glob.prefix}*"
-            subscriber.say({"type": "reset", "channels": [pattern], "reason": "unknown"})
-            subscriber.flush()
+        again = client.since is not None  # of such channels no cursor speaks
+        await self.context.hub.watch_glob(subscriber, glob, again=again)
+        if subscriber.present:
+            client.globs.add(glob)
 
     def _unwatch(self, client: Client, glob: Glob) -> None:
         client.globs.discard(glob)
