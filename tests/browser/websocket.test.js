@@ -256,7 +256,9 @@ describe("a WebSocket", () => {
       page.say({ type: "publish", request: 1, id: "mine", channel: "c", data: 1 });
       await until(() => socket.asked("publish").length);
       socket.close(1006);
+      const ended = Date.now();
       await until(() => page.of("answer").length);
+      assert.ok(Date.now() - ended < 5000, "at once, and not when the answer is late");
       assert.equal(page.of("answer")[0].result.offset, 1);
       const [{ body }] = server.publications;
       assert.deepEqual(body, socket.asked("publish")[0].params);
