@@ -260,7 +260,7 @@ def test_a_silent_broker_is_noticed(rabbit: RabbitMq, monkeypatch: pytest.Monkey
 
 def test_without_the_package_the_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "stomp", None)
-    for module in ("stomp", "stomp_out"):
+    for module in ("stomp", "stomp_in", "stomp_out"):
         monkeypatch.delitem(sys.modules, f"push_server.bridges.{module}", raising=False)
     settings = load_settings(
         None,

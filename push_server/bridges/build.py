@@ -50,7 +50,7 @@ def _stomp(context: Context) -> list[Bridge]:
     if address is None:
         return []
     try:
-        from push_server.bridges.stomp import StompBridge
+        from push_server.bridges.stomp_in import StompBridge
         from push_server.bridges.stomp_out import StompOutlet
     except ModuleNotFoundError:
         raise SettingsError(

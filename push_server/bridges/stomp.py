@@ -1,17 +1,9 @@
-"""From queues and topics of a STOMP 1.2 broker (RabbitMQ, ActiveMQ) into channels.
+"""A connection to a STOMP 1.2 broker (RabbitMQ, ActiveMQ), and the thread that keeps one up.
 
-A message is acknowledged only after its publication has been acknowledged to us, so one that
-was under way when anything broke comes again. Its id makes the second time harmless: the header
-``id`` if the sender set one, else ``amqp-message-id``, else STOMP's ``message-id``. RabbitMQ
-makes the last one anew for every delivery; senders who need each message exactly once set one of
-the others.
+What is sent over it is decided by whoever talks: `stomp_in` and `stomp_out`.
 
-What can never be published is parked, that is sent to another queue together with the reason,
-and acknowledged. It is never refused with NACK: the broker would send it again at once, for ever.
-A message that this very system sent out (`stomp_out`) is dropped, or it would go round in circles.
-
-One thread for all queues, and two of the library's for reading and heartbeats. Imported by the
-house where the configuration asks for it; the only importer of stomp.
+One thread for each of these, and two of the library's for reading and heartbeats. Imported by these
+two; the only importer of stomp.
 """
 
 import logging
@@ -20,23 +12,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import stomp
 from stomp.exception import StompException
 
 from push_server import log
-from push_server.bridge_settings import StompAddress, Target
-from push_server.bridges.intake import (
-    RETRY_SECONDS,
-    Complaints,
-    is_final,
-    make_request,
-    pause,
-)
-from push_server.errors import BadInput, PushError
-from push_server.publications import Published, PublishRequest
+from push_server.bridge_settings import StompAddress
+from push_server.bridges.intake import RETRY_SECONDS, Complaints, pause
 
 HEARTBEAT_MS = 10_000
 CONNECT_SECONDS = 10.0
@@ -52,8 +35,6 @@ _TOPICS = ("/topic/", "/exchange/", "topic://")
 # The library tells each step of its own; what matters of it is told here.
 logging.getLogger("stomp.py").setLevel(logging.CRITICAL)
 
-Publish = Callable[[Sequence[PublishRequest]], Sequence[Published | PushError]]
-
 
 class Lost(Exception):
     """Raised if the connection to the broker has ended; the message says why."""
@@ -67,6 +48,8 @@ class Conversation(stomp.ConnectionListener):  # type: ignore[misc]  # stomp is 
         self._receipts = 0
         self._receipted = 0
         self._ended = ""
+        self._heard = threading.Condition()
+        """Notified of each receipt, and of the end."""
         connection = stomp.Connection12(
             [(address.host, address.port)],
             # Named always: what the library would send instead, RabbitMQ refuses.
@@ -94,7 +77,9 @@ class Conversation(stomp.ConnectionListener):  # type: ignore[misc]  # stomp is 
 
     def on_receipt(self, _frame: Any) -> None:
         """The broker has what we sent."""
-        self._receipted += 1
+        with self._heard:
+            self._receipted += 1
+            self._heard.notify()
 
     def on_error(self, frame: Any) -> None:
         """ERROR is the end, whatever else the broker still sends."""
@@ -109,7 +94,9 @@ class Conversation(stomp.ConnectionListener):  # type: ignore[misc]  # stomp is 
         self._end("silent")
 
     def _end(self, reason: str) -> None:
-        self._ended = self._ended or reason
+        with self._heard:
+            self._ended = self._ended or reason
+            self._heard.notify()
         self._inbox.put(None)
 
     # What the bridge's thread calls.
@@ -162,12 +149,14 @@ class Conversation(stomp.ConnectionListener):  # type: ignore[misc]  # stomp is 
 
     def settle(self) -> None:
         """Wait until the broker has all that was sent. Raises `Lost`."""
-        end = time.monotonic() + _RECEIPT_SECONDS
-        while self._receipted < self._receipts:
-            self.check()
-            if time.monotonic() > end:
-                raise Lost("no receipt")
-            time.sleep(0.005)
+        with self._heard:
+            self._heard.wait_for(lambda: self._settled or self._ended, _RECEIPT_SECONDS)
+            if not self._settled:
+                raise Lost(self._ended or "no receipt")
+
+    @property
+    def _settled(self) -> bool:
+        return self._receipted >= self._receipts
 
     def _send(self, method: Callable[..., None], *args: Any, **options: Any) -> None:
         try:
@@ -256,114 +245,3 @@ class Supervisor:
             if conversation is not None:
                 conversation.close()
         return "ended"
-
-
-@dataclass(frozen=True, slots=True)
-class _Message:
-    frame: Any
-    request: PublishRequest
-
-
-class StompBridge:
-    """Publishes what stands in queues."""
-
-    def __init__(
-        self,
-        address: StompAddress,
-        targets: Mapping[str, Target],
-        parked: str,
-        origin: str,
-        publish: Publish,
-        max_body: int,
-        counts: Counter[str],
-    ) -> None:
-        self._targets = targets
-        self._parked = parked
-        self._origin = origin
-        self._publish = publish
-        self._max_body = max_body
-        self._supervisor = Supervisor(
-            "stomp", self._talk, address, counts, ("taken", "parked", "looped", "failed")
-        )
-        self.start, self.stop = self._supervisor.start, self._supervisor.stop
-
-    def _talk(self, conversation: Conversation) -> None:
-        sources = list(self._targets)
-        for number, destination in enumerate(sources):
-            conversation.subscribe(number, destination)
-        while not self._supervisor.stopping:
-            frames = conversation.take(PREFETCH)
-            messages = [
-                message for frame in frames if (message := self._read(conversation, frame, sources))
-            ]
-            self._deliver(conversation, messages)
-
-    def _read(
-        self, conversation: Conversation, frame: Any, sources: Sequence[str]
-    ) -> _Message | None:
-        """The message, or None if it was dealt with."""
-        headers = frame.headers
-        if headers.get(ORIGIN) == self._origin:
-            self._supervisor.count("looped")
-            conversation.ack(frame)
-            return None
-        source = sources[int(headers["subscription"].rpartition("-")[2])]
-        try:
-            return _Message(frame, self._request(source, frame))
-        except PushError as error:
-            self._park(conversation, frame, source, error)
-            return None
-
-    def _request(self, source: str, frame: Any) -> PublishRequest:
-        headers = frame.headers
-        given = headers.get("id") or headers.get("amqp-message-id") or headers.get("message-id")
-        if not given:
-            raise BadInput("id_missing", "The message has no id.")
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        return make_request(
-            self._targets[source].channel_of(headers.get("channel")),
-            given,
-            frame.body or b"",
-            self._max_body,
-            text=kind == "text/plain",
-        )
-
-    def _park(
-        self, conversation: Conversation, frame: Any, source: str, error: PushError
-    ) -> None:
-        content_type = frame.headers.get("content-type", "application/octet-stream")
-        conversation.send(
-            self._parked,
-            frame.body or b"",
-            content_type,
-            {"push-reason": error.code, "push-source": source, ORIGIN: self._origin},
-        )
-        conversation.settle()  # before the ack: it must never be in neither place
-        conversation.ack(frame)
-        self._supervisor.count("parked")
-        self._supervisor.complain("bridge.parked", error.code, source=source)
-
-    def _deliver(self, conversation: Conversation, messages: list[_Message]) -> None:
-        """Publish until every message is either stored or parked."""
-        attempt = 0
-        while messages and not self._supervisor.stopping:
-            # A broker that has lost us sends what we hold to somebody else.
-            conversation.check()
-            try:
-                answers = self._publish([message.request for message in messages])
-            except PushError as error:
-                answers = [error] * len(messages)
-            waiting = []
-            for message, answer in zip(messages, answers, strict=True):
-                if not isinstance(answer, PushError):
-                    conversation.ack(message.frame)
-                    self._supervisor.count("taken")
-                elif is_final(answer):
-                    self._park(conversation, message.frame, message.request.channel, answer)
-                else:
-                    waiting.append(message)
-                    self._supervisor.complain("bridge.waiting", answer.code)
-            if waiting:
-                self._supervisor.rest(attempt)
-                attempt += 1
-            messages = waiting
