@@ -155,6 +155,11 @@ class Subscriber:
             self._cursors[self._latest] = self._entry
         return join_cursor(entry for entry in self._cursors.values() if entry)
 
+    @property
+    def unwritten(self) -> bool:
+        """Whether it was told something that its connection does not have yet."""
+        return bool(self.due or self.controls)
+
     # The three steps of a beginning.
 
     def resume(

@@ -365,10 +365,25 @@ def test_a_cursor_outlives_the_session(push: PushServer, name: str) -> None:
     said = {control["type"]: control for control in controls(got)}
     assert said["reset"]["channels"] == [f"new:{name}"]
     assert said["reset"]["reason"] == "unknown"
+    # A client that was cut before it fetched any of this is told again.
+    third = Client(push, token, since=again.reply["ext"]["push"]["cursor"])
+    third.call(third.subscribe(channel))
+    assert data(third.fetch()) == [2, 3, 4]
     # Once: who leaves a channel and comes back begins with its present.
     again.call(again.message("/meta/unsubscribe", subscription=channel))
     again.call(again.subscribe(channel))
     assert again.fetch() == []
+
+
+def test_a_quiet_channel_is_recovered(push: PushServer, name: str) -> None:
+    """The answer to a connect says where the client stands, when nothing is on its way."""
+    client = Client(push, push.token(name))
+    client.call(client.subscribe(f"/quiet/{name}"))
+    [reply] = client.post(client.connect())
+    again = Client(push, push.token(name), since=reply["ext"]["push"]["cursor"])
+    again.call(again.subscribe(f"/quiet/{name}"))
+    said = [(each["type"], each["channels"]) for each in controls(again.fetch())]
+    assert said == [("recovered", [f"user:{name}"]), ("recovered", [f"quiet:{name}"])]
 
 
 def test_after_a_restart_a_client_shakes_hands_again(

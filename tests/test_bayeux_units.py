@@ -213,8 +213,8 @@ class Answers(list[Any]):
         self.append(json.loads(array))
 
 
-def idle(box: Mailbox) -> bool:
-    return box.idle
+def idle() -> bool:
+    return True
 
 
 def due(box: Mailbox) -> bool:
@@ -231,13 +231,13 @@ def test_what_waits_goes_with_the_next_connect(owner: Owner) -> None:
     box.write(b'{"n":2},{"n":3},')
     assert due(box)
     box.write(b'{"n":"%b"},' % (b"x" * REPLAY_BYTES))
-    assert not idle(box)
+    assert not box.idle
     emptied: list[int] = []
     box.when_idle(lambda: emptied.append(1))
     box.connect(REPLY, got.send, 10)
     assert got[0][:3] == [{"n": 1}, {"n": 2}, {"n": 3}]
     assert (len(got[0]), got[0][-1]) == (5, REPLY)
-    assert idle(box) and not due(box)
+    assert box.idle and not due(box)
     owner.turn()
     assert emptied == [1]
     box.close("left")
@@ -314,7 +314,7 @@ def test_with_a_stream_it_leaves_at_once(owner: Owner) -> None:
     box, streamed, held = Mailbox(owner, acks=False), Answers(), Answers()
     box.write(b'{"n":1},')
     ends: list[str] = []
-    box.stream(streamed.send, lambda mailbox, reason: ends.append(reason))
+    box.stream(streamed.send, lambda mailbox, reason: ends.append(reason), idle)
     box.connect(REPLY, held.send, 10)
     box.write(b'{"n":2},{"n":3},')
     owner.turn()
@@ -328,8 +328,8 @@ def test_with_a_stream_it_leaves_at_once(owner: Owner) -> None:
 def test_a_newer_stream_ends_the_older(owner: Owner) -> None:
     box, first, second = Mailbox(owner, acks=False), Answers(), Answers()
     ends: list[str] = []
-    box.stream(first.send, lambda mailbox, reason: ends.append(f"first {reason}"))
-    box.stream(second.send, lambda mailbox, reason: ends.append(f"second {reason}"))
+    box.stream(first.send, lambda mailbox, reason: ends.append(f"first {reason}"), idle)
+    box.stream(second.send, lambda mailbox, reason: ends.append(f"second {reason}"), idle)
     box.write(b'{"n":1},')
     assert (first, second) == ([], [[{"n": 1}]])
     box.break_off(first.send)
@@ -339,7 +339,7 @@ def test_a_newer_stream_ends_the_older(owner: Owner) -> None:
 
 def test_with_acknowledgements_a_stream_carries_answers_only(owner: Owner) -> None:
     box, streamed = Mailbox(owner, acks=True), Answers()
-    box.stream(streamed.send, lambda mailbox, reason: None)
+    box.stream(streamed.send, lambda mailbox, reason: None, idle)
     box.write(b'{"n":1},')
     owner.turn()
     assert streamed == []
@@ -353,7 +353,7 @@ def test_with_acknowledgements_a_stream_carries_answers_only(owner: Owner) -> No
 def test_a_broken_stream_ends_the_session(owner: Owner) -> None:
     """What was in it is read or lost, and nobody can tell which."""
     box, streamed, later = Mailbox(owner, acks=False), Answers(), Answers()
-    box.stream(streamed.send, lambda mailbox, reason: None)
+    box.stream(streamed.send, lambda mailbox, reason: None, idle)
     box.break_off(later.send)  # another's
     assert not box.ended
     box.break_off(streamed.send)
@@ -387,7 +387,7 @@ def test_a_client_that_comes_no_more_is_gone(
     box.connect(REPLY, got.send, 0.1)
     owner.turn(0.08)
     assert not box.ended  # it is held
-    box.stream(got.send, lambda mailbox, reason: None)  # which is no sign of life
+    box.stream(got.send, lambda mailbox, reason: None, idle)  # which is no sign of life
     owner.turn(0.2)
     assert (owner.ends, ended, got) == (["gone"], [True], [[REPLY]])
     assert not box.release()

@@ -16,7 +16,7 @@ Event loop only. Owned by the hub.
 """
 
 from asyncio import TimerHandle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from push_server.connection import Owner
@@ -28,10 +28,13 @@ GONE_SECONDS = 30.0
 REPLAY_BYTES = 32 * 1024
 """How much of a replay waits here at a time; the rest follows as it is fetched."""
 
+LOOK_AGAIN_SECONDS = 0.05
+
 Send = Callable[[bytes], None]
 """Sends a JSON array."""
 Reply = dict[str, Any]
 Finish = Callable[["Mailbox", str], None]
+Idle = Callable[[], bool]
 
 
 class Held(NamedTuple):
@@ -60,6 +63,7 @@ class Mailbox:
         self._held: Held | None = None
         self._stream: Send | None = None
         self._finish: Finish | None = None
+        self._stream_idle: Idle = lambda: True
         self._emptied: Callable[[], None] | None = None
         self._gone: TimerHandle | None = None
         self._expect()
@@ -69,7 +73,7 @@ class Mailbox:
     @property
     def idle(self) -> bool:
         """Whether there is room for more of a replay."""
-        return len(self._waiting) < REPLAY_BYTES
+        return len(self._waiting) < REPLAY_BYTES and self._stream_idle()
 
     def write(self, data: bytes) -> None:
         """Hand out at once, or keep within the budget."""
@@ -86,8 +90,11 @@ class Mailbox:
         self._release()
 
     def when_idle(self, callback: Callable[[], None]) -> None:
-        """Call back once, as soon as what waits was fetched."""
-        self._emptied = callback
+        """Call back once, as soon as what waits was fetched; or soon, for another look."""
+        if self._stream_idle():
+            self._emptied = callback
+        else:
+            self._owner.loop.call_later(LOOK_AGAIN_SECONDS, callback)
 
     def finish(self, reason: str) -> None:
         """End; the last words go with the connect that is held, if there is one."""
@@ -106,7 +113,8 @@ class Mailbox:
         held, self._held = self._held, None
         if held is not None:
             self._answer(held, {**held.reply, **farewell(reason)})
-        finish, self._finish, self._stream = self._finish, None, None
+        finish = self._finish
+        self._forget_stream()
         self._emptied = None
         if finish is not None:
             finish(self, reason)
@@ -157,19 +165,20 @@ class Mailbox:
         """A stream is broken: nobody knows what of it was read, unless that is confirmed."""
         self.lose(send)
         if self._stream == send:
-            self._stream = self._finish = None
+            self._forget_stream()
             if self.acks:
                 self._expect()
             else:
                 self.close("gone")
 
-    def stream(self, send: Send, finish: Finish) -> None:
+    def stream(self, send: Send, finish: Finish, idle: Idle) -> None:
         """From now on, what comes leaves through this; `finish` is called at the end.
 
-        With acknowledgements it stays what connects come by, and no more.
+        `idle` says whether everything sent has left. With acknowledgements it stays what connects
+        come by, and no more.
         """
         before, self._finish = self._finish, finish
-        self._stream = send
+        self._stream, self._stream_idle = send, idle
         if before is not None:
             before(self, "replaced")
         if self._waiting and not self.acks:
@@ -178,7 +187,7 @@ class Mailbox:
             send(b"[%b]" % data[:-1])
             self._call_emptied()
 
-    def take(self) -> tuple[bytes, Mapping[str, int]]:
+    def _take(self) -> tuple[bytes, dict[str, Any]]:
         """What waits, as elements with a comma behind each, and what `ext` says of it."""
         waiting = bytes(self._waiting)
         self._waiting.clear()
@@ -203,11 +212,26 @@ class Mailbox:
     def _answer(self, held: Held, reply: Reply) -> None:
         if held.timer is not None:
             held.timer.cancel()
-        elements, ext = self.take()
+        elements, ext = self._take()
+        ext |= self._where(held.send)
         if ext:
-            reply = {**reply, "ext": {**reply.get("ext", {}), **ext}}
+            reply = {**reply, "ext": ext}
         held.send(b"[%b%b]" % (elements, dump_json(reply)))
         self._expect()
+
+    def _where(self, send: Send) -> dict[str, Any]:
+        """The cursor behind an answer, if all it speaks of is in it or came before it.
+
+        Not beside an EventSource, which may bring it later than the answer.
+        """
+        in_order = self.acks or self._stream in (None, send)
+        if self.subscriber is None or self.ended or not in_order or self.subscriber.unwritten:
+            return {}
+        return {"push": {"cursor": self.subscriber.cursor}}
+
+    def _forget_stream(self) -> None:
+        self._stream = self._finish = None
+        self._stream_idle = lambda: True
 
     def _call_emptied(self) -> None:
         callback, self._emptied = self._emptied, None

@@ -208,7 +208,8 @@ class Bayeux:
                 "user": grant.user,
                 "expires": int(grant.expires),
                 "channels": order.channels,
-                "cursor": subscriber.cursor,
+                # Told already is what it missed, and waits: it stands where it did until it comes.
+                "cursor": subscriber.cursor if since is None else asked["since"],
             }
         }
         return {

@@ -196,7 +196,7 @@ class _Stream:
             self._connection.finish("done")
             return
         way.lost = partial(mailbox.break_off, self._send)
-        mailbox.stream(self._send, self._finish)
+        mailbox.stream(self._send, self._finish, lambda: self._connection.idle)
 
     def _send(self, array: bytes) -> None:
         self._connection.write(b"data: %b\n\n" % array)

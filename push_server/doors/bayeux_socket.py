@@ -150,7 +150,9 @@ class _Line:
                 )
             if message.get("channel") == "/meta/connect" and client.mailbox not in self._mailboxes:
                 self._mailboxes.add(client.mailbox)
-                client.mailbox.stream(self._send, self._finish)
+                client.mailbox.stream(
+                    self._send, self._finish, lambda: self._connection.idle
+                )
 
     def _send(self, array: bytes) -> None:
         if self._connection.open:
