@@ -208,3 +208,14 @@ async def test_what_redis_refuses(own: RedisServer, monkeypatch: pytest.MonkeyPa
     finally:
         await node.broker.close()
         own.cli("ACL", "DELUSER", "small")
+
+
+@in_loop
+async def test_what_redis_refuses_later_leaves_the_bus_up() -> None:
+    with RedisServer() as server:
+        async with watching(server, "c:") as (one, _):
+            # It cuts whoever listens to what it has just forbidden.
+            server.cli("ACL", "SETUSER", "default", "resetchannels", "&t-*")
+            bus = one.broker._bus
+            await until(lambda: bus._connections > 1 and bus.up)
+            assert patterns(server) == 0

@@ -149,6 +149,7 @@ class Bus:
             self._given_up.clear()
             self._orders = [("SUBSCRIBE", name) for name in self._names]
             self._unconfirmed = Counter(self._names.keys())
+            self._tried = deque(filter(_is_pattern, self._names))
             self._beginning = len(self._names)
             self._ordered.set()
             # Not a task group: it waits for tasks that it has cancelled once, and a cancellation
@@ -217,6 +218,7 @@ class Bus:
         del self._unconfirmed[pattern]
         self._names.pop(pattern, None)
         self._refused(pattern, reason)
+        self._answered()
 
     def _confirm(self, name: str) -> None:
         if self._tried and self._tried[0] == name:
@@ -228,6 +230,10 @@ class Bus:
             if name in self._names:
                 self._names[name] = self._connections
                 self._confirmed(name)
+        self._answered()
+
+    def _answered(self) -> None:
+        """Redis has answered to one name more, be it of those this connection began with."""
         self._beginning -= 1
         if self._beginning == 0:
             self._up.set()

@@ -398,7 +398,7 @@ class Rooms:
         starts = {
             channel: self._windows.head(channel)
             for channel in channels
-            if self._rooms[channel].ready
+            if (room := self._rooms.get(channel)) is not None and room.ready
         }
         epoch, heads = await self._log.heads(list(starts))
         behind: list[str] = []
