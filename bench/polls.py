@@ -9,6 +9,7 @@ and ours. And Bayeux, where both servers get the same requests: Faye's, and ours
 import shutil
 import subprocess
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -38,9 +39,9 @@ class Poller(Server):
     marks: Sequence[str]
     """What stands in front of that which a client brings back."""
 
+    @abstractmethod
     def polls(self, user: int) -> Sequence[bytes]:
         """The requests of one client; the last one is its poll."""
-        raise NotImplementedError
 
 
 class NchanPoll(Nchan, Poller):
