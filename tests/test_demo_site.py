@@ -428,7 +428,7 @@ def test_echo(app: Any, push: FakePush) -> None:
 def page_of(*data: Any, first: int = 1, epoch: int = 5, head: int | None = None) -> HistoryPage:
     publications = [{"offset": first + n, "data": entry} for n, entry in enumerate(data)]
     last = first + len(data) - 1 if head is None else head
-    return HistoryPage("draw:board", epoch, last, "1~", publications)
+    return HistoryPage("draw:board", epoch, last, f"1~{last}", publications)
 
 
 LINE = {"color": 1, "width": 0, "points": [1, 2, 3, 4]}
@@ -512,9 +512,11 @@ def test_slides_open_where_the_presenter_is(
     app: Any, push: FakePush, data: Any, shown: str
 ) -> None:
     login(app)
-    push.pages = [page_of(head=9), page_of(data, first=9)]
+    push.pages = [page_of(head=9), page_of(data, first=9, head=10)]
     page = app.get("/slides")
-    assert page.html.find(id="deck")["data-first"] == shown
+    deck = page.html.find(id="deck")
+    # The cursor is that of the slide: a turn between the two questions is still to come.
+    assert (deck["data-first"], deck["data-since"]) == (shown, "1~9")
     assert push.asked == [("slides:tour", None), ("slides:tour", 8)]
 
 

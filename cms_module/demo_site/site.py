@@ -104,10 +104,12 @@ class DemoSite(Door):
         """The slideshow, opened where the presenter is, with the lines that drive it."""
         lines = (FOLDER / "static" / "slideshow.js").read_text("utf-8").rstrip("\n")
         presenting = visit.request.query("present") == "1"
+        first, since = self._current_slide()
         content = render(
             "slides.html",
             lines=lines,
-            first=self._current_slide(),
+            first=first,
+            since=since,
             mode="You are presenting: everybody sees what you see."
             if presenting
             else "You are watching: the slides follow whoever presents.",
@@ -118,17 +120,17 @@ class DemoSite(Door):
             self.frame("Slides", content, visit, "deck.js", "slideshow.js", "site.js")
         )
 
-    def _current_slide(self) -> int:
-        """The slide shown last, from the channel's history."""
+    def _current_slide(self) -> tuple[int, str]:
+        """The slide shown last, from the channel's history, and the cursor of that place."""
         head = self.client.history(SLIDES, limit=1).value
-        if head is None or not head.offset:
-            return 1
-        page = self.client.history(SLIDES, since=head.offset - 1, limit=1).value
-        if page is None or not page.publications:
-            return 1
-        shown = page.publications[-1].get("data")
+        if head is None:
+            return 1, ""
+        page = self.client.history(SLIDES, since=head.offset - 1, limit=1) if head.offset else None
+        if page is None or page.value is None or not page.value.publications:
+            return 1, head.cursor
+        shown = page.value.publications[-1].get("data")
         number = shown.get("page") if isinstance(shown, dict) else None
-        return number if isinstance(number, int) and 1 <= number <= 99 else 1
+        return number if isinstance(number, int) and 1 <= number <= 99 else 1, head.cursor
 
     def status(self, visit: Visit) -> Answer:
         """What push is doing right now."""

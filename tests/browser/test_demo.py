@@ -16,6 +16,16 @@ COLLECT = """
 window.got = [];
 site.push.subscribe("draw:board", (data, publication) => got.push(publication));
 """
+WITHOUT_A_TOKEN = """
+(({ fetch }) => {
+  const free = new Promise((done) => { window.letIn = done; });
+  window.fetch = async (path, how) => {
+    if (String(path).endsWith("/push/token")) await free;
+    return fetch(path, how);
+  };
+})(window);
+"""
+"""Keeps a page from going live until it calls `letIn()`."""
 INK = """
 const canvas = document.getElementById("board");
 const context = canvas.getContext("2d");
@@ -175,6 +185,17 @@ def test_chat_slides_and_signals(demo: Demo, browser: Browser, other_browser: Br
     audience.wait(page)
     latecomer = demo.open(other_browser, "/slides")
     assert latecomer.run(page)
+
+    # Somebody turns the page when this one has been made and is not live yet.
+    late = other_browser.tab()
+    late.before_every_page(WITHOUT_A_TOKEN)
+    late.goto(demo.places.site_url + "/slides")
+    assert late.run(page)
+    presenter.run("document.getElementById('next').click()")
+    turned = page.replace("2 of 6", "3 of 6")
+    audience.wait(turned)
+    late.run("letIn()")
+    late.wait(turned)
 
     status = demo.open(browser, "/status")
     status.run("document.querySelector('#echo button').click()")

@@ -6,6 +6,8 @@
 "use strict";
 
 const { push: server, domain: documentDomain } = document.querySelector("meta[name=site]").dataset;
+/** Where the channel stood when the site looked up the first slide: later turns will come. */
+const { since } = document.getElementById("deck").dataset;
 
 const deck = (() => {
   const stage = document.getElementById("deck");
