@@ -304,25 +304,6 @@ def limited() -> Iterator[PushServer]:
         yield push
 
 
-@pytest.mark.parametrize("transport", ["sse", "stream", "poll"])
-def test_join_and_leave_on_every_transport(limited: PushServer, transport: str) -> None:
-    push, room = limited, f"room:{transport}"
-    with getattr(push, transport)(push.token("42", name="Ann"), room) as watcher:
-        # What is told while no poll waits is lost to it, as promised; so it may take two.
-        for attempt in range(5):
-            member = {"user": f"7-{attempt}", "name": "Bö"}
-            with push.stream(push.token(f"7-{attempt}", name="Bö"), room):
-                try:
-                    while member not in watcher.control("join", timeout=2)["users"]:
-                        pass
-                except TimeoutError:
-                    continue
-            left = watcher.control("leave")
-            assert (left["channels"], left["users"]) == ([room], [member])
-            return
-        raise AssertionError("nobody was told")
-
-
 def ask(push: PushServer, token: str, **params: object) -> tuple[int, object]:
     """What `POST /presence` says: the users there, or why not."""
     answer = push.request(

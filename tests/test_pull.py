@@ -1,51 +1,13 @@
 """Client pull: the page that loads itself again."""
 
-import re
 import time
-from html.parser import HTMLParser
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from harness import SITE, PushServer
-from wire import Response
+from wire_classic import Page, again
 
 pytestmark = pytest.mark.usefixtures("unharmed")
-
-
-class Page(HTMLParser):
-    """The items of a page, and which elements it has."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__()
-        self.elements: set[str] = set()
-        self.items: list[str] = []
-        self.title = ""
-        self._at = ""
-        assert response.status == 200, response
-        assert response.header("Content-Type") == "text/html; charset=utf-8"
-        self.feed(response.body.decode())
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self.elements.add(tag)
-        self._at = tag
-        if tag == "li":
-            self.items.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._at = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._at == "li":
-            self.items[-1] += data
-        elif self._at == "title":
-            self.title += data
-
-
-def again(response: Response) -> tuple[int, str]:
-    """After how many seconds the browser loads what."""
-    match = re.fullmatch(r"(\d+); url=(/pull\?.*)", response.header("Refresh") or "")
-    assert match, response
-    return int(match[1]), match[2]
 
 
 def test_it_shows_what_was_published_last_and_goes_on(push: PushServer) -> None:

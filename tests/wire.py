@@ -444,6 +444,7 @@ class Poll(Receiver):
         self.query = [(name, value) for name, value in asked.query if name != "since"]
         self.wire = asked.connect()
         self.connections = 1
+        self.held = False
         given = dict(asked.query)
         self.position = given.get("since", "")
         if "since" in given:
@@ -465,14 +466,21 @@ class Poll(Receiver):
         """The object in an answer."""
         return response.json()
 
-    def answer(self, hold: int = 25, timeout: float = PATIENCE) -> dict[str, Any]:
-        """Poll once and return the answer as it is, moving on to its cursor."""
+    def hold(self, seconds: int = 25) -> None:
+        """Have a request under way, which the server may hold so long."""
         if self.wire.ended:
             self.wire.close()
             self.wire = self.asked.connect()
             self.connections += 1
-        self.wire.send(request_bytes("GET", self.target(timeout=str(hold)), self.headers))
+        self.wire.send(request_bytes("GET", self.target(timeout=str(seconds)), self.headers))
+        self.held = True
+
+    def answer(self, hold: int = 25, timeout: float = PATIENCE) -> dict[str, Any]:
+        """Poll once and return the answer as it is, moving on to its cursor."""
+        if not self.held:
+            self.hold(hold)
         response = read_response(self.wire, timeout=timeout)
+        self.held = False
         if response.header("Connection") == "close":
             self.wire.ended = True
         if response.status != 200:
@@ -487,8 +495,9 @@ class Poll(Receiver):
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("no poll brought anything")
-        # One second at a time: a test that waits for what never comes shall soon know.
-        answer = self.answer(hold=1, timeout=left + 2)
+        # Where it stands it is told at once. Then one second at a time: a test that waits for what
+        # never comes shall soon know.
+        answer = self.answer(hold=1 if self.hello else 0, timeout=left + 2)
         for control in answer["control"]:
             if control["type"] == "hello":
                 self.hello = control

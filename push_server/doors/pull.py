@@ -20,7 +20,8 @@ from push_server.doors.guard import authenticate
 from push_server.doors.orders import sort_channels
 from push_server.doors.request import Answer, Request
 from push_server.errors import BadInput
-from push_server.publications import Publication
+from push_server.publications import Publication, check_id
+from push_server.subscriber import visible_to
 from push_server.tokens import TICKET_SECONDS
 from push_server.transports.base import Headers
 
@@ -53,12 +54,16 @@ class PullDoor:
         context = self._context
         every = _seconds(request.parameter("every", str(SECONDS)))
         asked = request.parameters("channel")
+        instance = request.parameter("instance")
+        page_instance = check_id(instance, "instance") if instance else None
         grant = authenticate(request, context, tickets=True)
         channels, _ = sort_channels(asked, grant, context.settings.channels_per_connection)
         latest = context.crossing.call(_latest(context.broker, channels))
+        shown = visible_to(page_instance, latest)[:SHOWN]
         query = urlencode(
             [
                 *(("channel", channel) for channel in asked),
+                *([("instance", instance)] if instance else ()),
                 ("every", every),
                 ("ticket", context.tokens.issue_ticket(grant, time.time())),
             ]
@@ -70,20 +75,19 @@ class PullDoor:
             ("Content-Security-Policy", POLICY + ancestors),
             ("Refresh", f"{every}; url=/pull?{query}"),
         ]
-        items = "".join(f"<li>{escape(_text(each))}</li>\n" for each in latest)
+        items = "".join(f"<li>{escape(_text(each))}</li>\n" for each in shown)
         page = _PAGE.format(title=escape(", ".join(channels)), items=items)
         return 200, fields, [page.encode()]
 
 
 async def _latest(broker: Broker, channels: Sequence[str]) -> list[Publication]:
-    """The last publications of all these channels together, the newest first."""
+    """The last publications of each of these channels, the newest first."""
     found: list[Publication] = []
     for channel in channels:
         head = (await broker.history(channel, 0, 1)).head
         since = max(head.offset - SHOWN, 0)
         found += (await broker.history(channel, since, SHOWN)).publications
-    newest = sorted(found, key=lambda each: (each.time, each.position.offset), reverse=True)
-    return newest[:SHOWN]
+    return sorted(found, key=lambda each: (each.time, each.position.offset), reverse=True)
 
 
 def _text(publication: Publication) -> str:

@@ -1,6 +1,6 @@
 """The table of transports.
 
-To add one: a file with a `Transport`, a line here, a row in `tests/test_transports.py`, a
+To add one: a file with a `Transport`, a line here, a reader in `tests/contract.py`, a
 section in `docs/protocol.rst`.
 """
 
