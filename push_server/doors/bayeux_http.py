@@ -1,14 +1,16 @@
 """``/bayeux`` over HTTP: long polling, callback polling, and the stream of an EventSource.
 
-A request is answered by its worker, unless it is a connect that has to wait: then its connection
-leaves the front, as that of a long poll does, and comes back with the answer.
+A request is read by a worker and answered by the loop, at once or when there is something to say:
+its connection leaves the front, as that of a long poll does, and comes back with the answer.
 
 Runs in a worker up to the hijack. Imported by the public application.
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from email.utils import formatdate
 from functools import partial
+from typing import Any
 
 from push_server.bayeux.mailbox import Mailbox, Send
 from push_server.bayeux.requests import check_callback, json_of, messages_of, script
@@ -72,27 +74,27 @@ class BayeuxDoor:
     ) -> Answer | None:
         messages = messages_of(parse_json(text))
         way = CALLBACK if callback else POLLING
-        hijack = request.environ.get("push_server.hijack")
-        answer = self._context.crossing.call(
-            self._bayeux.answer(messages, way, request.ip, holds=hijack is not None)
-        )
+        context, ip = self._context, request.ip
         shape = _Shape(headers, callback)
-        if isinstance(answer, bytes):
-            return 200, list(shape.headers), [shape.body(answer)]
-        assert hijack is not None
         keep_alive = (
             request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
             and "close" not in request.header("connection").lower()
         )
-        hold = answer
 
         def take(sock: socket.socket, give_back: GiveBack) -> None:  # runs on the I/O thread
-            back = give_back if keep_alive else None
-            self._context.crossing.post(_HeldRequest, self._context.hub, hold, shape, sock, back)
+            context.crossing.post(serve, sock, give_back if keep_alive else None)
 
-        if not hijack(take):
-            raise BadInput("pipelined", "Send nothing behind a request that is held.")
-        return None
+        def serve(sock: socket.socket, back: GiveBack | None) -> None:  # runs on the loop
+            exchange = _Exchange(context.hub, shape, sock, back)
+            context.crossing.spawn(exchange.serve(self._bayeux.answer(messages, way, ip)))
+
+        hijack = request.environ.get("push_server.hijack")
+        if hijack is not None and hijack(take):
+            return None
+        # Another WSGI server, or a request behind this one: nothing can be held.
+        answer = context.crossing.call(self._bayeux.answer(messages, way, ip, holds=False))
+        assert isinstance(answer, bytes)
+        return 200, list(shape.headers), [shape.body(answer)]
 
     def _stream(self, request: Request, headers: Headers) -> Answer | None:
         identity = request.path.rpartition("/")[2]
@@ -130,7 +132,11 @@ class _Shape:
 
     def whole(self, array: bytes, *, keep_alive: bool) -> bytes:
         body = self.body(array)
-        fields = (*self.headers, ("Content-Length", str(len(body))))
+        fields = (
+            *self.headers,
+            ("Date", formatdate(usegmt=True)),
+            ("Content-Length", str(len(body))),
+        )
         if not keep_alive:
             fields += (("Connection", "close"),)
         return response_head(200, fields) + body
@@ -145,27 +151,42 @@ class _Way:
         self.queue_bytes = hub.queue_bytes
         self.blocked = hub.blocked
         self.lost: Callable[[], None] = lambda: None
+        self.over = False
 
     def closed(self, connection: Connection, reason: str) -> None:
         """The connection's callback."""
+        self.over = True
         lost, self.lost = self.lost, lambda: None
         lost()
 
 
-class _HeldRequest:
-    """A connect that waits, on the connection it came by (loop)."""
+class _Exchange:
+    """A request that is to be answered, on the connection it came by (loop)."""
 
     def __init__(
-        self, hub: Hub, hold: Hold, shape: _Shape, sock: socket.socket, give_back: GiveBack | None
+        self, hub: Hub, shape: _Shape, sock: socket.socket, give_back: GiveBack | None
     ) -> None:
         self._shape = shape
         self._keep_alive = give_back is not None
-        way = _Way(hub)
-        self._connection = SocketConnection(way, sock, give_back)
+        self._way = _Way(hub)
+        self._connection = SocketConnection(self._way, sock, give_back)
+
+    async def serve(self, answering: Coroutine[Any, Any, bytes | Hold]) -> None:
+        """Answer, or be held."""
+        try:
+            answer = await answering
+        except BaseException:
+            self._connection.close("failed")
+            raise
+        if isinstance(answer, bytes):
+            self._send(answer)
+            return
+        if self._way.over:
+            return  # the client has hung up meanwhile: what comes waits for its next connect
         send: Send = self._send
-        mailbox = hold.client.mailbox
-        way.lost = partial(mailbox.lose, send)
-        mailbox.connect(hold.reply, send, HOLD_SECONDS)
+        mailbox = answer.client.mailbox
+        self._way.lost = partial(mailbox.lose, send)
+        mailbox.connect(answer.reply, send, HOLD_SECONDS)
 
     def _send(self, array: bytes) -> None:
         connection = self._connection
