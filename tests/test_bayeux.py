@@ -108,12 +108,12 @@ class Client:
 
 
 class Held:
-    """A connect on a connection of its own."""
+    """Messages on a connection of their own."""
 
-    def __init__(self, client: Client, message: dict[str, Any]) -> None:
-        self.message = message
+    def __init__(self, client: Client, *messages: dict[str, Any]) -> None:
+        self.message = messages[0]
         self.wire: Wire = client.push.wire()
-        body = json.dumps([message]).encode()
+        body = json.dumps(messages).encode()
         self.wire.send(request_bytes("POST", "/bayeux", {**client.push.head(), **JSON}, body))
 
     def waits(self, seconds: float = 0.3) -> bool:
@@ -285,6 +285,41 @@ def test_a_connect_with_company_is_answered_at_once(push: PushServer, name: str)
     client.fetch()
     replies = client.post(client.connect(), client.subscribe(f"/x/{name}"))
     assert sorted(reply["channel"] for reply in replies) == ["/meta/connect", "/meta/subscribe"]
+
+
+def test_the_first_connect_beside_the_first_messages(push: PushServer, name: str) -> None:
+    """CometD sends both at once, on two connections; either may be served first."""
+    client = Client(push, push.token(name, pub_ch=["both:*"]))
+    batch = [client.subscribe(f"/both/{name}"), client.message(f"/both/{name}", data=1)]
+    with Held(client, client.connect()) as first, Held(client, *batch) as second:
+        assert [reply["successful"] for reply in second.answer()] == [True, True]
+        *got, reply = first.answer()
+        assert reply["successful"]
+    assert data(got) + data(client.fetch()) == [1]
+
+
+@pytest.mark.parametrize("many", [True, False])
+@pytest.mark.parametrize("number", ["1a", 7, None])
+def test_what_every_answer_has(push: PushServer, number: Any, many: bool) -> None:
+    """One message or a list of them: a list of answers that name what they answer."""
+    message = {"channel": "/meta/connect", "id": number, "clientId": "nobody"}
+    if number is None:
+        del message["id"]
+    body = json.dumps([message] if many else message).encode()
+    response = push.request("POST", "/bayeux/", body=body, headers={**JSON, "Origin": SITE})
+    assert response.status == 200
+    for header, value in (
+        ("Content-Type", "application/json; charset=utf-8"),
+        ("Cache-Control", "no-store, no-transform"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Access-Control-Allow-Origin", SITE),
+        ("Access-Control-Allow-Credentials", "true"),
+        ("Set-Cookie", None),
+    ):
+        assert response.header(header) == value
+    [reply] = response.json()
+    assert reply.pop("id", None) == number
+    assert (reply["channel"], reply["successful"]) == ("/meta/connect", False)
 
 
 def test_a_second_connect_completes_the_first(push: PushServer, name: str) -> None:
@@ -563,6 +598,7 @@ def test_wildcards_with_redis(push_server_factory: Callable[..., PushServer]) ->
         ("/a b", "405:"),
         ("/$x", "405:"),
         ("/no/rights", "403:channel_denied:"),
+        ("/yes/mute", "400:fields:"),  # there is no data
         (None, "405:"),
         (7, "405:"),
         ("", "405:"),
@@ -572,7 +608,17 @@ def test_publishing_where_nobody_may(
     push: PushServer, name: str, channel: Any, error: str
 ) -> None:
     client = Client(push, push.token(name, pub_ch=["yes:*"]))
-    assert client.error(client.message(channel, data=1)).startswith(error)
+    said = {} if "fields" in error else {"data": 1}
+    assert client.error(client.message(channel, **said)).startswith(error)
+
+
+def test_where_the_namespace_forbids_it(push_server_factory: Callable[..., PushServer]) -> None:
+    """The limits are those of native clients."""
+    push = push_server_factory(namespace={"mute": {"client_publish": False}}, max_body=4096)
+    client = Client(push, push.token("1", pub_ch=["mute:*", "chat:*"]))
+    assert client.error(client.message("/mute/1", data=1)).startswith("403:channel_denied:")
+    body = json.dumps([client.message("/chat/1", data="x" * 5000)]).encode()
+    assert push.request("POST", "/bayeux", body=body, headers=JSON).status == 413
 
 
 @pytest.mark.parametrize(
@@ -762,7 +808,8 @@ def test_an_event_source(push: PushServer, name: str) -> None:
 
 
 def websocket(push: PushServer) -> Upgraded:
-    return Upgraded(push.address, "/bayeux", {**push.head(), "Origin": SITE})
+    offered = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
+    return Upgraded(push.address, "/bayeux", {**push.head(), "Origin": SITE, **offered})
 
 
 def test_a_websocket(push: PushServer, name: str) -> None:
