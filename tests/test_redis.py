@@ -347,9 +347,9 @@ async def test_a_lost_message_is_read_even_if_no_other_comes(redis: RedisServer)
     async with nodes(redis, 2) as (one, two):
         heard = two.broker._bus._heard
 
-        def heard_but(name: str, message: bytes) -> None:
+        def heard_but(name: str, message: bytes, by_pattern: bool) -> None:
             if "/c:" not in name:
-                heard(name, message)
+                heard(name, message, by_pattern)
 
         two.broker._bus._heard = heard_but
         await publish(one.broker, "a", 1)

@@ -88,8 +88,8 @@ async def test_once_and_in_order_whoever_comes_and_goes(
 
         guests = [asyncio.create_task(guest(channel)) for channel in channels[:2]]
         await asyncio.gather(publisher(one, 0), publisher(two, 100), publisher(two, 200))
+        await until(lambda: all(len(one.offsets(channel)) >= 45 for channel in channels))
         for channel in channels:
-            await until(lambda channel=channel: len(one.offsets(channel)) >= 45)
             assert one.offsets(channel) == list(range(1, 46))
         for task in guests:
             task.cancel()
