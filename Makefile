@@ -12,6 +12,10 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 # Further arguments for the demo, pytest or the benchmark: make test ARGS="-k tokens -x"
 ARGS ?=
 
+# The tests that say what they see of the transports in browsers.
+BROWSER_TESTS := tests/browser/test_every_transport.py tests/browser/test_bayeux_pages.py \
+	-k "Chromium or Firefox"
+
 # Of a soak: how long it takes, and what keeps the log (sqlite or redis).
 MINUTES ?= 5
 BROKER ?= sqlite
@@ -31,7 +35,7 @@ test: need-test check ## check everything and run all tests
 check: $(VENV)/testing ## style, types and syntax of all languages
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy --no-error-summary
-	$(BIN)/mypy --no-error-summary tests/browser/*.py tools/copies
+	$(BIN)/mypy --no-error-summary tests/browser/*.py tools/browser_table tools/copies
 	@tools/syntax
 	@$(BIN)/python tools/copies --check
 
@@ -41,9 +45,12 @@ bench: need-bench $(VENV)/runtime ## compare with Nchan, Faye and a bare C relay
 soak: need-test $(VENV)/testing ## hurt a server for MINUTES=5 and judge what it delivered, into .soak/
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) --broker $(BROKER) $(ARGS)
 
-docs: $(VENV)/runtime ## write docs/configuration.rst anew from the table of settings
+docs: need-test $(VENV)/testing ## write the tables of settings and of browsers anew
 	$(BIN)/python tools/configuration_page > docs/configuration.rst.new
 	mv docs/configuration.rst.new docs/configuration.rst
+	-$(BIN)/python -m pytest --quiet --tb=line --junitxml=$(VENV)/browsers.xml $(BROWSER_TESTS)
+	tools/browser_table $(VENV)/browsers.xml > docs/transports.rst.new
+	mv docs/transports.rst.new docs/transports.rst
 
 clean: ## remove what make has made
 	rm -rf $(VENV) .demo .soak build dist *.egg-info bench/build \

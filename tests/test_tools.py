@@ -183,3 +183,69 @@ def test_copies_refuses_what_it_does_not_know(tmp_path: Path) -> None:
     elsewhere = copies(tmp_path)
     assert elsewhere.returncode == 2
     assert "at the top of the checkout" in elsewhere.stderr
+
+
+PAGE = """Before.
+
+.. What follows is written by `make docs`.
+
+old
+
+.. End of what `make docs` writes.
+
+After.
+"""
+RUN = """<testsuites><testsuite>
+<testcase name="other"/>
+<testcase name="one"><property name="transport" value="SSE"/><property name="seen" value="live"/>
+  <property name="browser" value="Chromium 1"/><failure/></testcase>
+<testcase name="two"><property name="browser" value="Firefox 2"/>
+  <property name="seen" value="no"/><property name="transport" value="SSE"/></testcase>
+</testsuite></testsuites>
+"""
+
+
+def browser_table(folder: Path, run: str) -> subprocess.CompletedProcess[str]:
+    (folder / "docs").mkdir(exist_ok=True)
+    (folder / "docs/transports.rst").write_text(PAGE)
+    (folder / "run.xml").write_text(run)
+    return subprocess.run(
+        [sys.executable, TOOLS / "browser_table", "run.xml"],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=30,
+    )
+
+
+def test_the_table_of_browsers_is_what_the_run_has_seen(tmp_path: Path) -> None:
+    done = browser_table(tmp_path, RUN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == PAGE.replace(
+        "old",
+        "=========  ========  =======\n"
+        "transport  Chromium  Firefox\n"
+        "=========  ========  =======\n"
+        "SSE        live      no\n"
+        "=========  ========  =======\n"
+        "\n"
+        "Last written after a run in Chromium 1 and Firefox 2.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "instead", "reason"),
+    [
+        ('name="other"/>', 'name="other"><failure/></testcase>', "other failed before"),
+        ("Firefox 2", "Chromium 1", "two tests have not seen the same"),
+        ('"SSE"/></testcase>', '"X"/></testcase>', "SSE was not used in Firefox"),
+        ('"seen"', '"heard"', "no test has used a transport"),
+    ],
+)
+def test_there_is_no_table_of_half_a_run(
+    tmp_path: Path, found: str, instead: str, reason: str
+) -> None:
+    assert found in RUN
+    run = RUN.replace(found, instead)
+    if reason.startswith("no test"):
+        run = run.replace("<failure/>", "")
+    done = browser_table(tmp_path, run)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert reason in done.stderr

@@ -71,6 +71,9 @@ class DriverError(Exception):
 class Browser:
     """A Chromium with a fresh profile."""
 
+    name = "Chromium"
+    version: str
+
     def __init__(
         self,
         command: Sequence[str] = ("chromedriver",),
@@ -119,6 +122,7 @@ class Browser:
             },
         }
         answer = self.send("POST", "/session", {"capabilities": {"alwaysMatch": capabilities}})
+        self.version = answer["capabilities"]["browserVersion"]
         return f"/session/{answer['sessionId']}"
 
     def send(self, method: str, path: str, body: Any = None) -> Any:
@@ -229,6 +233,14 @@ class Tab:
             for kind in ("keyDown", "keyUp")
         ]
         self.command("/actions", {"actions": [{"type": "key", "id": "keys", "actions": strokes}]})
+
+    def run_in_frame(self, script: str) -> Any:
+        """The value that this function body returns in the page's first frame."""
+        self.command("/frame", {"id": 0})
+        try:
+            return self._browser.command("/execute/sync", {"script": script, "args": []})
+        finally:
+            self._browser.command("/frame", {"id": None})
 
     def cdp(self, name: str, **parameters: Any) -> Any:
         """A command of the DevTools protocol."""

@@ -28,6 +28,7 @@ COMMANDS = {
     ("POST", "/url"): "WebDriver:Navigate",
     ("POST", "/back"): "WebDriver:Back",
     ("POST", "/forward"): "WebDriver:Forward",
+    ("POST", "/frame"): "WebDriver:SwitchToFrame",
     ("POST", "/execute/sync"): "WebDriver:ExecuteScript",
     ("POST", "/actions"): "WebDriver:PerformActions",
     ("GET", "/screenshot"): "WebDriver:TakeScreenshot",
@@ -63,6 +64,8 @@ def missing_firefox() -> str:
 class Firefox(Browser):
     """A Firefox with a fresh profile."""
 
+    name = "Firefox"
+
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="push-firefox-"))
         self._session = ""
@@ -84,7 +87,8 @@ class Firefox(Browser):
             self._socket = socket.create_connection(("127.0.0.1", port), COMMAND_LIMIT)
             self._stream = self._socket.makefile("rb")
             self._read()
-            self._ask("WebDriver:NewSession", {"acceptInsecureCerts": True})
+            session = self._ask("WebDriver:NewSession", {"acceptInsecureCerts": True})
+            self.version = session["capabilities"]["browserVersion"]
             self._home = Tab(self, self.handles()[0])
         except BaseException:
             self.close()

@@ -7,6 +7,7 @@ import contextlib
 import re
 import socket
 import threading
+from collections import Counter
 from typing import Self
 
 LIMIT = 60.0
@@ -18,6 +19,8 @@ class BufferingProxy:
 
     def __init__(self, held: str) -> None:
         self._held = held.encode()
+        self.methods: Counter[str] = Counter()
+        """How often there was a request with this method."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._upstream = 0
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -40,6 +43,7 @@ class BufferingProxy:
             request = _read_request(client)
             if not request:
                 return
+            self.methods[request.split(b" ", 1)[0].decode()] += 1
             with socket.create_connection(("127.0.0.1", self._upstream), LIMIT) as server:
                 server.sendall(
                     re.sub(rb"(?i)\r\nconnection: [^\r]*", b"", request, count=1).replace(

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 from driver import Browser
-from world import World, events, expect, info, live
+from world import World, events, expect, in_both_browsers, info, live
 
 DOMAIN = "document.domain"
 POST = "postMessage"
 
 
+@in_both_browsers
 @pytest.mark.parametrize(
     ("page", "cluster", "bridge"),
     [
-        # Over plain http the browser honours document.domain whatever the header says.
+        # Over plain http browsers honour document.domain whatever the header says.
         ("example.test", "", DOMAIN),
         ("example.test", "?0", DOMAIN),
         ("example.test", "?1", DOMAIN),
@@ -36,15 +37,26 @@ def test_bridge_on_http(
     expect(tab, list(range(5)))
 
 
-@pytest.mark.parametrize(("cluster", "bridge"), [("?0", DOMAIN), ("", POST), ("?1", POST)])
+@pytest.mark.parametrize(
+    ("browser", "cluster", "bridge"),
+    [
+        ("Chromium", "?0", DOMAIN),
+        ("Chromium", "", POST),
+        ("Chromium", "?1", POST),
+        ("Firefox", "?0", DOMAIN),
+        ("Firefox", "", DOMAIN),
+        ("Firefox", "?1", POST),
+    ],
+    indirect=["browser"],
+)
 def test_bridge_in_a_secure_context(
     browser: Browser, make_world: Callable[..., World], cluster: str, bridge: str
 ) -> None:
-    """``*.localhost`` is one: the browser refuses, silently, unless both sides ask with ?0."""
+    """``*.localhost`` is one: Chromium refuses, silently, unless both sides ask with ?0."""
     world = make_world("site.localhost")
     tab = world.open(browser, "alice", domain="site.localhost", cluster=cluster)
     assert info(tab)["bridge"] == bridge, tab.account()
-    assert tab.run("return window.originAgentCluster") == (cluster != "?0")
+    assert tab.run("return window.originAgentCluster") == (bridge == POST)
     for number in range(5):
         world.notify("alice", number)
     expect(tab, list(range(5)))

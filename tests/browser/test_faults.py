@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 from driver import PATIENCE, Browser
 from proxy import BufferingProxy
-from world import World, events, eventually, expect, info, received
+from world import World, events, eventually, expect, in_both_browsers, info, received
 
 LONG = 2 * PATIENCE
 """Where the page has to get through a delay that grows with every attempt."""
 
+@in_both_browsers
 @pytest.mark.parametrize(
     ("share", "transport"), [("worker", "websocket"), ("lease", "stream"), ("none", "poll")]
 )
@@ -256,17 +257,3 @@ def test_where_a_websocket_is_blocked_a_stream_is_used(
         expect(tab, [1])
         assert world.push.api("stats")["fallbacks.stream.blocked"] == 1
         assert [code for _, code, _ in events(tab, "error")] == []
-
-
-def test_a_publication_survives_a_restart_and_arrives_once(
-    browser: Browser, make_world: Callable[..., World]
-) -> None:
-    """The page publishes while the server is away: the same id is tried until it is stored."""
-    world = make_world(broker="sqlite")
-    tab = world.open(browser, "alice", channels="chat:1")
-    world.push.kill()
-    tab.run("for (let n = 0; n < 3; n += 1) say(n, 'chat:1', n)")
-    world.push.start()
-    tab.wait("return answers[0] && answers[1] && answers[2]", timeout=LONG)
-    assert [tab.run("return answers[arguments[0]].offset", n) for n in range(3)] == [1, 2, 3]
-    expect(tab, [0, 1, 2], timeout=LONG)

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 from driver import PATIENCE, Browser
-from world import World, events, eventually, expect, info, live, received
+from world import World, events, eventually, expect, in_both_browsers, info, live, received
 
 NO_WORKER = "delete window.SharedWorker"
 
 
+@in_both_browsers
 def test_a_notification_reaches_its_user_and_nobody_else(browser: Browser, world: World) -> None:
     """Two people at two computers, and a third who shares the first one's browser."""
     with Browser() as elsewhere:
@@ -97,6 +98,7 @@ def test_links_back_and_forward_leave_one_connection(
     assert world.connections() == 1
 
 
+@in_both_browsers
 def test_the_only_page_comes_back_and_catches_up(
     browser: Browser, make_world: Callable[..., World]
 ) -> None:
@@ -146,38 +148,6 @@ def test_a_worker_that_cannot_be_made_is_done_without(browser: Browser, world: W
     assert live(tab)["sharing"] == "lease"
     world.notify("blocked", 1)
     expect(tab, [1])
-
-
-def test_the_author_does_not_get_his_own_stroke(browser: Browser, world: World) -> None:
-    """echo: false spares the page that published, not the other pages of the same user."""
-    author = world.open(browser, "painter", channels="board:1")
-    same_user = world.open(browser, "painter", channels="board:1")
-    other_user = world.open(browser, "watcher", channels="board:1")
-    author.run(
-        "say('silent', 'board:1', 'stroke 1', {echo: false}); say('loud', 'board:1', 'stroke 2')"
-    )
-    for tab in (same_user, other_user):
-        expect(tab, ["stroke 1", "stroke 2"])
-    expect(author, ["stroke 2"])
-    answer = author.wait("return answers.silent")
-    assert (answer["channel"], answer["offset"], answer["duplicate"]) == ("board:1", 1, False)
-
-
-def test_publications_of_a_page_keep_their_order(browser: Browser, world: World) -> None:
-    tab = world.open(browser, "orderly", channels="chat:order")
-    tab.run("for (let n = 0; n < 50; n += 1) say(n, 'chat:order', n)")
-    expect(tab, list(range(50)))
-
-
-def test_a_publication_that_is_refused_is_an_error_that_says_so(
-    browser: Browser, make_world: Callable[..., World]
-) -> None:
-    world = make_world(namespace={"quiet": {"client_publish": False}})
-    tab = world.open(browser, "alice")
-    tab.run("say('refused', 'quiet:1', 1); say('large', 'chat:1', 'x'.repeat(400000))")
-    assert tab.wait("return answers.refused") == {"code": "channel_denied", "stored": False}
-    assert tab.wait("return answers.large")["stored"] is False
-    assert tab.run("try { push.publish('no/ channel', 1) } catch (error) { return error.name }")
 
 
 def test_the_status_element_says_it_in_words(

@@ -8,9 +8,14 @@ from collections.abc import Callable
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import pytest
 from driver import PATIENCE, Browser, Tab
 from harness import PushServer
 from website import Site
+
+in_both_browsers = pytest.mark.parametrize("browser", ["Chromium", "Firefox"], indirect=True)
+"""For tests of what the two do differently: frames and `document.domain`, locks and broadcasts,
+what is kept for the back button, how a connection ends."""
 
 
 def eventually(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
