@@ -83,7 +83,7 @@ IMPORTERS: Mapping[str, str] = {
     "click": "cli",
     "itsdangerous": "tokens",
     "prometheus_client": "metrics",
-    "redis": "brokers.redis_link",
+    "redis": "brokers.redis_connection",
     "requests": "calls",
     "sqlite3": "brokers.sqlite_file",
     "stomp": "bridges.stomp",

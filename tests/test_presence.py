@@ -20,7 +20,8 @@ from waiting import until, wait_for
 from push_server.brokers import redis as redis_broker
 from push_server.brokers import redis_roster
 from push_server.brokers.redis import RedisBroker
-from push_server.brokers.redis_link import Call, ResponseError
+from push_server.brokers.redis_connection import ResponseError
+from push_server.brokers.redis_link import Call
 from push_server.brokers.redis_roster import RedisRoster
 from push_server.brokers.roster import Member, Roster
 from push_server.channels import Namespace, Namespaces

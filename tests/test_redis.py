@@ -19,8 +19,9 @@ from test_brokers import ask, head_of, in_loop, offsets, publish, published, res
 from waiting import until, wait_for
 
 from push_server.brokers import redis as redis_broker
-from push_server.brokers import redis_link, redis_rooms
+from push_server.brokers import redis_connection, redis_rooms
 from push_server.brokers.redis import RedisBroker
+from push_server.brokers.redis_connection import Ear
 from push_server.channels import Namespace, Namespaces
 from push_server.errors import BadInput, PushError, StorageFull, Unavailable
 from push_server.history import EPOCH, FUTURE, TAG, TRIMMED
@@ -403,14 +404,14 @@ async def test_an_id_that_has_its_place_tells_that_something_was_missed(
 async def test_history_is_not_read_before_the_bus_is_heard(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = redis_link.Ear.send
+    send = Ear.send
 
-    async def late(ear: redis_link.Ear, command: str, names: Sequence[str]) -> None:
+    async def late(ear: Ear, command: str, names: Sequence[str]) -> None:
         await asyncio.sleep(0.1)
         await send(ear, command, names)
 
     async with nodes(redis, 2) as (one, two):
-        monkeypatch.setattr(redis_link.Ear, "send", late)
+        monkeypatch.setattr(Ear, "send", late)
         one.broker.join("b")
         reading = asyncio.create_task(one.broker.read({"b": None}))
         await asyncio.sleep(0.05)
@@ -1020,7 +1021,7 @@ async def test_an_old_redis_and_a_replica_are_refused(
         own.cli("REPLICAOF", "127.0.0.1", primary.port)
         assert "name its primary" in await refusal(own.url)
         own.cli("REPLICAOF", "NO", "ONE")
-    monkeypatch.setattr(redis_link, "OLDEST", (99, 0))
+    monkeypatch.setattr(redis_connection, "OLDEST", (99, 0))
     assert "too old" in await refusal(own.url)
 
 

@@ -12,8 +12,7 @@ from test_redis import everysec, nodes, own
 from waiting import until
 
 from push_server.brokers import redis as redis_broker
-from push_server.brokers.redis_link import (
-    BATCH_READS,
+from push_server.brokers.redis_connection import (
     FAILURES,
     PATIENCE,
     Aside,
@@ -21,6 +20,7 @@ from push_server.brokers.redis_link import (
     ResponseError,
     reason_of,
 )
+from push_server.brokers.redis_link import BATCH_READS
 from push_server.brokers.redis_url import parse_redis_url
 from push_server.errors import PushError, Unavailable
 from push_server.history import EPOCH

@@ -14,7 +14,7 @@ from waiting import until
 
 from push_server.brokers import redis as redis_broker
 from push_server.brokers import redis_rooms, redis_watches
-from push_server.brokers.redis_link import Ear
+from push_server.brokers.redis_connection import Ear
 from push_server.errors import Denied, TooMany
 from push_server.history import EPOCH
 

@@ -28,7 +28,7 @@ from push_server.bridges.intake import (
     make_request,
     pause,
 )
-from push_server.brokers.redis_link import FAILURES, Aside, ResponseError, reason_of
+from push_server.brokers.redis_connection import FAILURES, Aside, ResponseError, reason_of
 from push_server.brokers.redis_url import RedisAddress, parse_redis_url
 from push_server.errors import BadInput, PushError
 from push_server.publications import Published, PublishRequest

@@ -21,7 +21,8 @@ from typing import Any
 from push_server import log
 from push_server.brokers.base import Broker, Deliver, Revoked, id_conflict
 from push_server.brokers.redis_bus import Bus
-from push_server.brokers.redis_link import Call, Link, ResponseError, Script, Unusable, failure
+from push_server.brokers.redis_connection import ResponseError, Unusable
+from push_server.brokers.redis_link import Call, Link, Script, failure
 from push_server.brokers.redis_log import SCRIPTS as LOG_SCRIPTS
 from push_server.brokers.redis_log import RedisLog
 from push_server.brokers.redis_revocations import SCRIPTS as REVOCATION_SCRIPTS

@@ -15,20 +15,21 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from push_server import log
-from push_server.brokers.redis_link import (
+from push_server.brokers.redis_connection import (
     FAILURES,
     PATIENCE,
     RETRY_SECONDS,
-    SILENCE,
     Ear,
     ResponseError,
     Unusable,
     end,
     reason_of,
-    unavailable,
 )
+from push_server.brokers.redis_link import unavailable
 from push_server.brokers.redis_url import RedisAddress
 
+SILENCE = 5.0
+"""Seconds in which the connection must hear something: the broker has its own heartbeat."""
 NAMES_PER_COMMAND = 500
 
 

@@ -11,14 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from push_server.brokers.base import digest, new_epoch, remember_until
-from push_server.brokers.redis_link import (
-    Call,
-    Link,
-    ResponseError,
-    Script,
-    ServerInfo,
-    failure,
-)
+from push_server.brokers.redis_connection import ResponseError, ServerInfo
+from push_server.brokers.redis_link import Call, Link, Script, failure
 from push_server.brokers.redis_wire import Found, header_of, parse_found, parse_heads, weight_of
 from push_server.channels import Namespace
 from push_server.positions import Position, tag_of

@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from push_server.brokers.redis_link import Call, Link, ResponseError, Script, failure
+from push_server.brokers.redis_connection import ResponseError
+from push_server.brokers.redis_link import Call, Link, Script, failure
 from push_server.brokers.roster import JOIN, LEAVE, Member, Roster
 from push_server.channels import check_channel, personal_channel
 from push_server.errors import PushError

@@ -97,7 +97,7 @@ def _size(count: float) -> str:
 
 
 def _redis(url: str) -> Iterator[Finding]:
-    from push_server.brokers.redis_link import FAILURES, reason_of
+    from push_server.brokers.redis_connection import FAILURES, reason_of
 
     address = redis_url.parse_redis_url(url)
     try:
@@ -117,7 +117,7 @@ def _redis(url: str) -> Iterator[Finding]:
 
 async def _interview(address: redis_url.RedisAddress) -> tuple[Mapping[str, str], float]:
     """What Redis says of itself, and the seconds that one question takes, the best of three."""
-    from push_server.brokers.redis_link import Aside, ResponseError
+    from push_server.brokers.redis_connection import Aside, ResponseError
 
     async with asyncio.timeout(PATIENCE):
         redis = await Aside.open(address)
