@@ -1,7 +1,8 @@
 """The hub: the life of each subscriber of this node, from the greeting to the last word.
 
 What is published goes its way through `rooms`, who is in which of them is the business of
-`membership`, what it is told first that of `greeting`, and how long it lives that of `lifetimes`.
+`membership`, what it is told first that of `greeting`, how long it lives that of `lifetimes`, what
+it hears of a log that fails that of `disruptions`, and how it is let go that of `partings`.
 
 Event loop only, hence no locks. Floor 4: calls down to the broker, up through nothing.
 """
@@ -10,7 +11,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,12 +21,14 @@ from push_server.brokers.base import Broker
 from push_server.brokers.survey import CHANNELS, DISCONNECT, STATS
 from push_server.channels import PERSONAL, personal_channel
 from push_server.connection import Connection, SocketConnection
+from push_server.disruptions import Disruptions
 from push_server.errors import PushError, Unauthorized, Unavailable
 from push_server.greeting import Greeting
 from push_server.history import UNKNOWN
 from push_server.lifetimes import Lifetimes
 from push_server.membership import Membership, Observer
 from push_server.pacing import Pace
+from push_server.partings import Partings
 from push_server.positions import Position, channel_key
 from push_server.publications import Publication, dump_json
 from push_server.revocations import SESSION, USER, Revocation, Revocations
@@ -35,9 +38,6 @@ from push_server.transports import TRANSPORTS
 from push_server.transports.base import Headers, response
 from push_server.watch import Watch
 from push_server.wheel import TICK
-
-DEGRADED_SECONDS = 300.0
-"""Streams end when the log is out of reach this long: no revocation could reach them."""
 
 ANONYMOUS = "0"
 """All visitors who have not logged in: many people, so no limit per user."""
@@ -71,22 +71,33 @@ class Hub:
         self._stall_timeout = stall_timeout
         self._max_per_user = max_per_user
         self.capacity = max_connections
-        self._greeting = Greeting(heartbeat, Pace(reset_spread), self.counts, self._answer)
+        self._partings = Partings(
+            leave=self._leave,
+            wait=lambda subscriber: self._lifetimes.part(subscriber, stall_timeout),
+            fail=self._fail,
+        )
+        answer = self._partings.answer
+        self._greeting = Greeting(heartbeat, Pace(reset_spread), self.counts, answer)
         self._admission = Admission(connections=max_connections, per_address=max_per_address)
         self._rooms = Rooms(
             self.loop,
-            answer=self._answer,
+            answer=answer,
             fail=self._fail,
             opened=lambda channel: self.broker.join(channel),
             emptied=lambda channel: self.broker.leave(channel),
         )
         self._membership = Membership(self._rooms)
         self._lifetimes = Lifetimes(
-            heartbeat, max_age, answer=self._answer, end=self._end, fail=self._fail
+            heartbeat, max_age, answer=answer, end=self._partings.reconnect, fail=self._fail
         )
-        self._parting: set[Subscriber] = set()
-        """In no room any more, but still to be found by a revocation."""
-        self._degraded_ends = float("inf")
+        self._disruptions = Disruptions(
+            self._rooms,
+            self._greeting,
+            self._lifetimes,
+            self.counts,
+            answer=answer,
+            fail=self._fail,
+        )
         self._draining = False
         self.empty = asyncio.Event()
         """Set when the last subscriber has gone after `drain`."""
@@ -112,55 +123,19 @@ class Hub:
         log.error("conn.failed", failure, connection=subscriber.id)
         subscriber.connection.close("failed")
 
-    # A log that is not what it was.
+    # What the broker says of the log.
 
     def restarted(self, channel: str, reason: str, head: Position) -> None:
-        """Tell a channel's subscribers that it goes on at another place (the broker's callback).
-
-        Those whose history is being read are answered from the new log anyway.
-        """
-        self._rooms.fan_out()  # what was delivered before it was so
-        for subscriber in self._rooms.of(channel):
-            try:
-                if isinstance(subscriber.held, deque):
-                    # Still being told what is gone: it comes back with the place it has reached.
-                    subscriber.connection.close("restarted")
-                elif subscriber.held is None:
-                    self._greeting.reset(subscriber, reason, {channel: head})
-                    if subscriber.transport.once:
-                        self._answer(subscriber)
-                    else:
-                        subscriber.flush()
-            except Exception as failure:  # noqa: BLE001  # one connection, not all behind it
-                self._fail(subscriber, failure)
-        for subscriber in self._rooms.watching(channel):
-            self._say_reset(subscriber, reason, [channel])
+        """A channel goes on at another place (the broker's callback)."""
+        self._disruptions.restarted(channel, reason, head)
 
     def missed(self) -> None:
-        """Tell those who watch channels that something may be missing (the broker's callback)."""
-        self._rooms.fan_out()
-        for subscriber, globs in self._rooms.watched().items():
-            self._say_reset(subscriber, UNKNOWN, [glob.pattern for glob in globs])
-
-    def _say_reset(self, subscriber: Subscriber, reason: str, channels: list[str]) -> None:
-        try:
-            self._greeting.say_reset(subscriber, reason, channels)
-            subscriber.flush()
-        except Exception as failure:  # noqa: BLE001
-            self._fail(subscriber, failure)
+        """Something may be missing of what is only watched (the broker's callback)."""
+        self._disruptions.missed()
 
     def degraded(self, degraded: bool) -> None:
-        """Tell every stream that nothing can come just now, or again (the broker's callback)."""
-        self.counts["degraded"] = int(degraded)
-        ends = time.monotonic() + DEGRADED_SECONDS if degraded else float("inf")
-        self._degraded_ends = min(self._degraded_ends, ends) if degraded else ends
-        for subscriber in self._lifetimes.everyone():
-            if subscriber.live and not subscriber.transport.once and not subscriber.parting:
-                try:
-                    subscriber.say({"type": "degraded", "degraded": degraded})
-                    subscriber.flush()
-                except Exception as failure:  # noqa: BLE001
-                    self._fail(subscriber, failure)
+        """Nothing can come just now, or again (the broker's callback)."""
+        self._disruptions.degraded(degraded)
 
     # Attach and detach.
 
@@ -210,7 +185,7 @@ class Hub:
         if len(same_user) >= self._max_per_user:
             self.counts["replaced"] += 1
             log.rejected("quota.user", "all", limit="connections_per_user")
-            self._end(same_user[0], "replaced", 0)
+            self._partings.reconnect(same_user[0], "replaced", 0)
 
     def refuse(self, headers: Headers, connection: Connection, error: PushError) -> None:
         """Answer a request that does not become a stream, and close."""
@@ -228,36 +203,13 @@ class Hub:
         self._lifetimes.begin(subscriber, request)
         return subscriber
 
-    def _answer(self, subscriber: Subscriber) -> None:
-        """Send a poll's answer and give the connection back for its next request."""
-        subscriber.answer()
-        self._part_with(subscriber, "done")
-
     def part_with(self, connection: Connection, reason: str) -> None:
         """Finish a connection that its client has ended (the connection's callback)."""
         subscriber: Subscriber | None = connection.subscriber
         if subscriber is None:
             connection.finish(reason)
-        elif not subscriber.parting:
-            subscriber.keep_alive = False
-            self._part_with(subscriber, reason)
-
-    def _part_with(self, subscriber: Subscriber, reason: str) -> None:
-        """Let a connection go, at once or when its client has taken everything.
-
-        Nothing is delivered to it any more, but until then it counts against the limits, and a
-        revocation finds it.
-        """
-        connection = subscriber.connection
-        if subscriber.keep_alive and not connection.idle:
-            connection.when_idle(lambda: self._part_with(subscriber, reason))
-        elif not (subscriber.keep_alive and connection.release()):
-            connection.finish(reason)
-        if connection.subscriber is subscriber and not subscriber.parting:
-            self._leave(subscriber)
-            subscriber.parting = True
-            self._parting.add(subscriber)
-            self._lifetimes.part(subscriber, self._stall_timeout)
+        else:
+            self._partings.ended(subscriber, reason)
 
     def closed(self, connection: Connection, reason: str) -> None:
         """Forget a subscriber whose connection is over (the connection's callback)."""
@@ -271,10 +223,7 @@ class Hub:
         if reason in ("slow", "stalled"):
             self.counts[f"cuts.{reason}"] += 1
             log.info("conn.cut", reason=reason, user=subscriber.user, connection=subscriber.id)
-        if subscriber.parting:
-            self._parting.discard(subscriber)
-        else:
-            self._leave(subscriber)
+        self._partings.over(subscriber)
         self._lifetimes.over(subscriber)
 
     def _leave(self, subscriber: Subscriber) -> None:
@@ -337,7 +286,7 @@ class Hub:
             return
         self._rooms.watch(subscriber, glob)
         if again:
-            self._say_reset(subscriber, UNKNOWN, [glob.pattern])
+            self._disruptions.say_reset(subscriber, UNKNOWN, [glob.pattern])
 
     def unwatch_glob(self, subscriber: Subscriber, glob: Glob) -> None:
         """The end of that; to be called before the subscriber ends."""
@@ -354,32 +303,12 @@ class Hub:
 
     # Ends.
 
-    def _end(self, subscriber: Subscriber, reason: str, delay: int) -> None:
-        message = {"type": "reconnect", "reason": reason, "delay": delay}
-        self._dismiss(subscriber, reason, message)
-
-    def _dismiss(self, subscriber: Subscriber, reason: str, message: dict[str, Any]) -> None:
-        """Say a last word and close."""
-        if isinstance(subscriber.held, list):
-            # It has not begun. The cursor that counts is the one the client has.
-            subscriber.connection.close("dismissed")
-            return
-        if subscriber.parting:
-            return
-        subscriber.keep_alive = False
-        subscriber.say(message)
-        if subscriber.transport.once:
-            subscriber.answer()
-        else:
-            subscriber.flush()
-        self._part_with(subscriber, reason)
-
     def meant(self, revocation: Revocation) -> list[Subscriber]:
         """The subscribers whose token a revocation means."""
         among: Iterable[Subscriber]
         if revocation.kind == USER:
             # A user has few, and they are in one room: thousands of others need not be asked.
-            among = (*self._of_user(revocation.value), *self._parting)
+            among = (*self._of_user(revocation.value), *self._partings)
         else:
             among = self._lifetimes.everyone()
             if revocation.kind == SESSION:  # of thousands, before any call
@@ -398,7 +327,7 @@ class Hub:
         self._revocations.add(revocation)
         meant = self.meant(revocation)
         for subscriber in meant:
-            self._dismiss(subscriber, "revoked", {"type": "revoked"})
+            self._partings.dismiss(subscriber, "revoked", {"type": "revoked"})
             # What is still queued for it must not go out any more: it has lost the right.
             subscriber.connection.close("revoked")
         self.counts["revoked"] += len(meant)
@@ -412,7 +341,7 @@ class Hub:
         if not self._admission.size:
             self.empty.set()
         for subscriber in self._lifetimes.everyone():
-            self._end(subscriber, "drain", int(random.uniform(0, spread) * 1000))
+            self._partings.reconnect(subscriber, "drain", int(random.uniform(0, spread) * 1000))
 
     def close(self) -> None:
         """Stop the clock and cut whoever is left."""
@@ -433,10 +362,9 @@ class Hub:
         self._lifetimes.tick(now)
         for connection in [c for c in self.blocked if c.stalled(now, self._stall_timeout)]:
             connection.close("stalled")
-        if now >= self._degraded_ends:
-            self._degraded_ends = float("inf")
+        if self._disruptions.too_long(now):
             for subscriber in self._lifetimes.everyone():
-                self._end(subscriber, "degraded", random.randint(0, 20_000))
+                self._partings.reconnect(subscriber, "degraded", random.randint(0, 20_000))
         for observer in self.observers:
             observer.tick(now)
 
@@ -460,7 +388,7 @@ class Hub:
             if session in ("", subscriber.session) and not subscriber.parting
         ]
         for subscriber in meant if user or session else ():
-            self._end(subscriber, "asked", random.randint(0, 1000))
+            self._partings.reconnect(subscriber, "asked", random.randint(0, 1000))
         return len(meant)
 
     def channels(self, prefix: str) -> dict[str, int]:

@@ -152,7 +152,7 @@ class Stage:
 
     def __init__(self, patch: pytest.MonkeyPatch, namespaces: Namespaces, **limits: Any) -> None:
         self.clock = Clock()
-        for module in ("hub", "greeting", "lifetimes"):
+        for module in ("disruptions", "hub", "greeting", "lifetimes"):
             patch.setattr(f"push_server.{module}.time", self.clock)
         self.loop = asyncio.new_event_loop()
         self._ids = itertools.count()
@@ -268,7 +268,7 @@ class Stage:
         assert not hub._admission._addresses
         assert not hub._rooms._due and not hub._rooms._encoded
         assert hub._lifetimes._wheel.everyone() == []
-        assert not hub.blocked and not hub._parting
+        assert not hub.blocked and not len(hub._partings)
         assert not [slot for slot, found in hub._lifetimes._wheel._slots.items() if found]
 
     def close(self) -> None:

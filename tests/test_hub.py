@@ -543,6 +543,21 @@ def test_the_revocation_of_a_user_asks_nobody_else(
     assert stage.hub.counts["revoked"] == 2
 
 
+@pytest.mark.parametrize("cause", ["revoke", "drain", "disconnect"])
+def test_one_that_cannot_be_told_to_go_keeps_nobody(stage: Stage, cause: str) -> None:
+    tabs = [stage.attach("alice", "room") for _ in range(3)]
+    tabs[0].breaks = True
+    if cause == "revoke":
+        stage.hub.revoke(Revocation("sid", "session-alice", 2**53, 2**53))
+    elif cause == "drain":
+        stage.hub.drain(1)
+    else:
+        stage.hub.disconnect("alice", "")
+    assert all(tab.closed() for tab in tabs)
+    assert tabs[0].closed() == "failed" and stage.hub.counts["failed"] == 1
+    stage.check_empty()
+
+
 def test_a_revoked_reader_that_blocks_is_cut_with_all_that_waits(stage: Stage) -> None:
     alice = stage.attach("alice", "room")
     alice.blocked = True

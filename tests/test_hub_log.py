@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from stage import NAMESPACES, FakeConnection, Stage
 
+from push_server.disruptions import DEGRADED_SECONDS
 from push_server.history import EPOCH
-from push_server.hub import DEGRADED_SECONDS
 from push_server.pacing import AT_ONCE, PER_SECOND
 from push_server.positions import Position, channel_key, parse_cursor
 

@@ -133,6 +133,8 @@ def test_a_log_lost_while_clients_are_connected(
         two.api("publish", channel="room", data=2)
         for reader in (here, there):  # comes instead of it: whoever loads anew has it
             reset = reader.control("reset", timeout=3)
+            if reset["channels"] != ["room"]:  # whoever looks once a second has seen it first
+                reset = reader.control("reset", timeout=3)
             assert (reset["channels"], reset["reason"]) == (["room"], "epoch")
         one.api("publish", channel="room", data=3)
         for reader in (here, there):
