@@ -301,6 +301,14 @@ describe("the shared connection", { concurrency: true }, () => {
       assert.equal(server.polls.at(-1).query.get("fallback"), "buffered");
     }, { greet: false }));
 
+  it("moves on when something on the way has a page of its own where a stream should be", () =>
+    scene(async ({ server, page }) => {
+      await until(() => page.state === "live");
+      const { transport, reason } = page.of("status").pop().status;
+      assert.deepEqual([transport, reason], ["poll", "not_found"]);
+      assert.equal(server.polls.at(-1).query.get("fallback"), "not_found");
+    }, { greet: false, onStream: () => new Response("<h1>Not Found</h1>", { status: 404 }) }));
+
   it("does not poll in a loop when something answers in the server's place", () =>
     scene(async ({ server, page }) => {
       server.onPoll = () => ({ cursor: "1~p", publications: [], control: [] });

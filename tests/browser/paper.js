@@ -161,9 +161,10 @@ const publication = (channel, offset, data = offset, more = {}) =>
   ({ channel, offset, id: `id${offset}`, data, cursor: `1~${offset}`, ...more });
 
 /** A connection with pages, the first stream open and greeted; everything is closed at the end. */
-async function scene(work, { channels = ["c"], pages = 1, greet = true, before, ready } = {}) {
+async function scene(work, { channels = ["c"], pages = 1, greet = true, before, ready,
+                             onStream = () => null } = {}) {
   before?.();
-  const server = new Server();
+  const server = Object.assign(new Server(), { onStream });
   const connection = new PushConnection({ sharing: "worker", ready });
   const attached = [];
   const add = (...details) => {
