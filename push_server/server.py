@@ -29,6 +29,7 @@ from push_server.doors.internal import internal_application
 from push_server.doors.public import public_application
 from push_server.doors.subscribe import waits_for_nothing
 from push_server.errors import PushError
+from push_server.front.handover import Handover
 from push_server.front.listeners import Fronts
 from push_server.hub import Hub
 from push_server.presence import Presence
@@ -58,6 +59,8 @@ class Inherited(NamedTuple):
     """A pipe that can be read when the parent is gone."""
     ready: int
     """A pipe that takes a byte when the worker serves."""
+    handover: Handover
+    """The way to the worker that has the Bayeux sessions."""
 
 
 def set_up_log(*, workers: bool = False) -> None:
@@ -184,7 +187,7 @@ class _House:
         )
         try:
             self._context = await make_context(self._settings)
-            self._context.alone = self._inherited is None
+            self._context.serves_bayeux = self._inherited is None or self._inherited.handover.mine
         except BaseException:
             for listening in chain.from_iterable(sockets.values()):
                 listening.close()
@@ -242,6 +245,7 @@ class _House:
                 unlimited=without_limit(settings.unlimited_addresses, settings.trusted_proxy),
                 every_second=self._every_second,
                 shared=self._inherited is not None,
+                handover=self._inherited.handover if self._inherited and name == "listen" else None,
                 at_once=waits_for_nothing,
             )
             for listening in sockets[name]:

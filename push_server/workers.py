@@ -3,7 +3,8 @@
 The parent opens the listening sockets, forks the workers, and from then on only watches: a worker
 that ends is replaced, SIGTERM and SIGHUP are passed on. Each worker is a whole server, a node of
 its own on the shared log, and accepts from the sockets of the parent; so a connection that waits
-to be accepted survives the worker that would have taken it.
+to be accepted survives the worker that would have taken it. One worker has the Bayeux sessions; the
+others hand over what comes for them.
 
 The parent has one thread and no event loop, which makes it safe to fork at any time. It takes
 its signals one by one (`sigtimedwait`), so none can come between two steps. A worker whose parent
@@ -23,6 +24,7 @@ from itertools import chain
 
 from push_server import log, systemd
 from push_server.crossing import EXIT_DEAD_THREAD
+from push_server.front.handover import Handover
 from push_server.server import EXIT_SETTINGS, Inherited, run, set_up_log
 from push_server.settings import Settings, SettingsError, load_settings
 from push_server.sockets import open_sockets
@@ -43,6 +45,8 @@ class _Worker:
     started: float
     pause: float
     """Before it is replaced, if it ends too soon."""
+    bayeux: bool
+    """Whether it has the Bayeux sessions."""
 
 
 class Workers:
@@ -69,6 +73,7 @@ class Workers:
         self._sockets = open_sockets(self._settings, systemd.inherited_sockets())
         self._lifeline, self._held = os.pipe()
         self._served, self._ready = os.pipe()
+        self._handover = Handover.make()
         for end in (self._served, self._ready):
             os.set_blocking(end, False)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -114,18 +119,19 @@ class Workers:
         self._due = waiting
 
     def _start(self, pause: float) -> None:
+        bayeux = not any(worker.bayeux for worker in self._running.values())
         pid = os.fork()
         if pid == 0:
-            self._become_worker()
-        self._running[pid] = _Worker(time.monotonic(), pause)
+            self._become_worker(self._handover._replace(mine=bayeux))
+        self._running[pid] = _Worker(time.monotonic(), pause, bayeux)
         log.info("worker.started", worker=pid)
 
-    def _become_worker(self) -> None:
+    def _become_worker(self, handover: Handover) -> None:
         status = EXIT_DEAD_THREAD
         try:
             os.close(self._held)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            inherited = Inherited(self._sockets, self._lifeline, self._ready)
+            inherited = Inherited(self._sockets, self._lifeline, self._ready, handover)
             status = self._serve(self._settings, self._config_path, inherited)
         except BaseException as failure:  # noqa: BLE001  # nothing may go on as a second parent
             log.error("worker.failed", failure)
@@ -192,4 +198,5 @@ class Workers:
                 signal.sigtimedwait(SIGNALS, 0.25)
         for descriptor in (self._lifeline, self._held, self._served, self._ready):
             os.close(descriptor)
+        self._handover.close()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

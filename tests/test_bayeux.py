@@ -4,8 +4,11 @@ Clients from outside are in `test_bayeux_clients.py`.
 """
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from itertools import count
 from typing import Any, Self
 from urllib.parse import quote
@@ -13,14 +16,10 @@ from urllib.parse import quote
 import pytest
 from harness import SITE, PushServer
 from redis_server import RedisServer, program
-from waiting import wait_for
-from wire import Response, Wire, read_head, read_response, request_bytes
+from test_workers import pids
+from waiting import retried, wait_for
+from wire import Ended, Response, Wire, read_head, read_response, request_bytes
 from wire_ws import TEXT, Upgraded, frame, text_frame
-
-from push_server.doors.bayeux_http import BayeuxDoor
-from push_server.doors.context import Context
-from push_server.doors.request import Request
-from push_server.errors import NotServed
 
 pytestmark = pytest.mark.usefixtures("unharmed")
 _numbers = count()
@@ -869,9 +868,40 @@ def test_what_is_no_message_on_a_websocket(push: PushServer, sent: bytes, code: 
         assert ws.closed().code == code
 
 
-def test_workers_serve_none(push_server_factory: Callable[..., PushServer]) -> None:
-    """With several processes behind one address a session's requests would miss each other."""
-    context = Context(None, None, None, None, None, None, alone=False)  # type: ignore[arg-type]
-    request = Request({"REQUEST_METHOD": "POST", "PATH_INFO": "/bayeux"})
-    with pytest.raises(NotServed):
-        BayeuxDoor(context)(request, ())
+@pytest.mark.skipif(program() is None, reason="no Redis here (Debian package redis-tools)")
+def test_with_workers(redis: RedisServer) -> None:
+    """One of them has the sessions; what comes to another for them is handed over, unread."""
+    push = PushServer(broker=f"{redis.url}?prefix=bayeux-workers:", connections_per_user=40)
+    push.options = ["--workers", "3"]
+    with push, ExitStack() as stack:
+        wait_for(lambda: push.log.count("setting=internal_listen") == 3)
+        token = push.token("1", pub_ch=["chat:*"])
+        clients = [Client(push, token) for _ in range(9)]
+        for client in clients:
+            client.call(client.subscribe("/chat/a"))
+            client.fetch()
+        held = [stack.enter_context(client.hold()) for client in clients]
+        for number, client in enumerate(clients):
+            client.call(client.message("/chat/a", data=number))
+        for client, each in zip(clients, held, strict=True):
+            got = data(each.answer()[:-1])
+            while len(got) < 9:
+                got += data(client.fetch())
+            assert got == list(range(9))
+        wire = stack.enter_context(push.wire())  # one that was with another worker before
+        wire.send(request_bytes("GET", "/push.js", push.head()))
+        assert read_response(wire).status == 200
+        body = json.dumps([clients[0].message("/chat/a", data="x" * 200_000)]).encode()
+        wire.send(request_bytes("POST", "/bayeux/", {**push.head(), **JSON}, body))
+        assert read_response(wire).json()[0]["successful"]
+        for client in clients[:6]:
+            with websocket(push) as ws:
+                ws.send([client.message("/meta/connect", connectionType="websocket")])
+                assert "402" not in ws.value()[-1].get("error", "")
+        # The end of that worker is the end of the sessions, and of nothing else.
+        for worker in pids(push):
+            os.kill(worker, signal.SIGKILL)
+            fresh = retried(lambda: Client(push, token), OSError, Ended)
+            retried(fresh.fetch, OSError, Ended)
+        assert clients[8].error(clients[8].connect()) == "402::session_unknown"
+        assert push.server_errors == []

@@ -19,7 +19,7 @@ from push_server.doors.bayeux import CALLBACK, HOLD_SECONDS, POLLING, Bayeux, Ho
 from push_server.doors.bayeux_socket import BayeuxSocketDoor
 from push_server.doors.context import Context
 from push_server.doors.request import Answer, Request, parse_json
-from push_server.errors import BadInput, Denied, NotFound, NotServed, TooLarge
+from push_server.errors import BadInput, Denied, NotFound, TooLarge, Unavailable
 from push_server.hub import Hub
 from push_server.transports.base import Headers, response_head
 
@@ -48,10 +48,8 @@ class BayeuxDoor:
         if any(name == "Access-Control-Allow-Origin" for name, _ in headers):
             # Clients ask for it although there are no cookies; the origin is one of the list.
             headers = (*headers, ("Access-Control-Allow-Credentials", "true"))
-        if not self._context.alone:
-            raise NotServed(
-                "no_bayeux", "With --workers, a client's requests would reach different processes."
-            )
+        if not self._context.serves_bayeux:  # and the connection could not be handed over
+            raise Unavailable("elsewhere", "Another process has the sessions.", retry_after=1)
         if request.method == "OPTIONS":
             return 204, [*headers, *_PREFLIGHT], []
         if request.header("upgrade"):

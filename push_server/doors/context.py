@@ -24,5 +24,5 @@ class Context:
     broker: Broker
     hub: Hub
     crossing: Crossing
-    alone: bool = True
-    """Whether no other process accepts connections at the same address."""
+    serves_bayeux: bool = True
+    """Whether the Bayeux sessions are in this process; of several workers, one has them."""

@@ -35,6 +35,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         super().__init__(server, sock, addr, adj, map=map)
         server.count(self)
 
+    def handle_read(self) -> None:
+        """Read, unless another process is to serve what comes (I/O thread)."""
+        handover = self.server.handover
+        between = self.request is None and not self.requests
+        if handover is not None and between and handover.takes(self.socket, self.addr):
+            self.handle_close()
+        else:
+            super().handle_read()
+
     def received(self, data: bytes) -> bool:
         """Note when a request begins and when it is complete (I/O thread)."""
         if self.served and self.request is None and not self.requests:

@@ -19,6 +19,7 @@ from push_server import log
 from push_server.addresses import UNIX_PEER, address_group, plain_address
 from push_server.front.channel import Channel, Returned
 from push_server.front.dispatch import AtOnce, Dispatcher
+from push_server.front.handover import Handover, Inbox
 from push_server.sockets import BACKLOG
 
 HEADER_BYTES = 16_384
@@ -39,6 +40,7 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
     unlimited: frozenset[str] = frozenset()
     accepts_per_turn = ACCEPTS_PER_TURN
     every_second: Callable[[], None] = staticmethod(lambda: None)
+    handover: Handover | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._incomplete: Counter[str] = Counter()
@@ -150,12 +152,13 @@ class Fronts:
         unlimited: frozenset[str],
         every_second: Callable[[], None],
         shared: bool = False,
+        handover: Handover | None = None,
         at_once: AtOnce = lambda path, query: False,
     ) -> None:
         """Serve an application on these sockets, with one set of workers for all of them.
 
-        `shared`: other processes accept from the sockets, too. `at_once` names the requests that
-        need no worker.
+        `shared`: other processes accept from the sockets, too; `handover` is for what one of them
+        serves alone. `at_once` names the requests that need no worker.
         """
         adjustments = Adjustments(
             backlog=BACKLOG,
@@ -189,7 +192,10 @@ class Fronts:
             front.per_address = per_address
             front.unlimited = unlimited
             front.every_second = every_second
+            front.handover = handover
             self._fronts.append(front)
+        if handover is not None and handover.mine:
+            Inbox(handover.inbox, self._map, channels, front.readmit)
         dispatcher.set_thread_count(threads)
         self._dispatchers.append(dispatcher)
 
