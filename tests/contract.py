@@ -4,13 +4,14 @@ To add one: a line in `READERS`, and its name in the groups that say what it car
 `test_transports.py` and `test_transports_ends.py`.
 """
 
+import time
 from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 import pytest
 from harness import SITE, PushServer
-from wire import Asked, Poll, Receiver, Refused, Sse, Stream
+from wire import PATIENCE, Asked, Poll, Receiver, Refused, Sse, Stream
 from wire_bayeux import CallbackPolling, EventSource, LongPolling, WebSocket
 from wire_classic import Frame, Interval, Jsonp, Pictures, Pull, picture
 from wire_ws import Ws
@@ -96,7 +97,9 @@ def told(reader: Receiver, *channels: str) -> dict[str, str]:
     come before all of them are named (of those that were) come again."""
     found: dict[str, str] = {}
     early = []
+    deadline = time.monotonic() + PATIENCE
     while not found.keys() >= set(channels):
+        assert time.monotonic() < deadline, f"told of {found} only"
         message = reader.next()
         if message.control is None:
             early.append(message)

@@ -399,7 +399,7 @@ def test_the_cursor_stands_behind_what_was_read(
     since = place_of(push, token, channel)
     push.api_batch(("publish", {"channel": channel, "data": n}) for n in range(10))
     seen: list[int] = []
-    while len(seen) < 10:
+    for _ in range(1 if transport in POLLS else 10):
         with subscribe(push, transport, token, channel, since=since) as reader:
             told(reader, channel)
             # A poll has one cursor for all of its answer.
