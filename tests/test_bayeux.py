@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import count
 from typing import Any, Self
@@ -32,10 +32,11 @@ def name() -> str:
     return f"bayeux{next(_numbers)}"
 
 
-@pytest.fixture
-def scripted(push_server_factory: Callable[..., PushServer]) -> PushServer:
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[PushServer]:
     """A server that answers script elements."""
-    return push_server_factory(jsonp=True)
+    with PushServer(jsonp=True) as server:
+        yield server
 
 
 class Client:
