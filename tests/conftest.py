@@ -1,5 +1,7 @@
 """Fixtures that all tests may use."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -7,6 +9,14 @@ import pytest
 from harness import PushServer
 from redis_server import RedisServer, program
 from wordpress.site import WordPress, missing, started
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Who starts a run with "&" has it ignore SIGINT, and with it all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A thousand servers and commands are started: none shall compile again what another has.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(config.rootpath / ".pytest_cache/bytecode")
 
 
 @pytest.fixture(scope="session")
