@@ -7,8 +7,7 @@ announced as `restarted`.
 
 The window of recent publications of each room is in memory, so that clients coming back cost Redis
 nothing; only a verdict against a client is asked there again, because another node may have told
-it more than the bus has told us. Where a new room stands is learnt after the bus is sure to be
-heard, for all rooms in one call that were confirmed at the same time.
+it more than the bus has told us. How a room begins is the business of `redis_beginnings`.
 
 Where the whole namespace is listened to (`redis_watches`), what comes by the pattern makes a room
 of a channel that nobody has joined: it begins right before the first publication that is heard,
@@ -21,14 +20,13 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any
 
 from push_server import log
 from push_server.brokers.base import Restarted
+from push_server.brokers.redis_beginnings import ROOMS_AT_ONCE, Beginnings, Room, Spawn
 from push_server.brokers.redis_bus import Bus
-from push_server.brokers.redis_link import READ_PATIENCE, unavailable
 from push_server.brokers.redis_log import ALL, HEAD, RedisLog
 from push_server.brokers.redis_watches import Watches
 from push_server.brokers.redis_wire import Entry, Found
@@ -44,39 +42,8 @@ LINGER = 10.0
 GRACE = 0.05
 """Seconds that a publication may overtake the one before it: answers and bus are two ways."""
 PENDING_LIMIT = 1_000
-ROOMS_AT_ONCE = 500
 
 Deliver = Callable[[str, Sequence[Publication]], None]
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
-
-
-class _Room:
-    """A channel with subscribers here."""
-
-    __slots__ = ("deserted", "found", "gap", "loading", "overheard", "pending", "ready")
-
-    def __init__(self) -> None:
-        self.ready = False
-        """Whether its window is known; from then on every publication is delivered."""
-        self.loading: asyncio.Future[PushError | None] | None = None
-        """What somebody waits for until it is ready, or cannot be made so."""
-        self.pending: dict[tuple[int, int], Entry] = {}
-        """What came before its time, by epoch and offset."""
-        self.gap = False
-        """Whether somebody is about to read what is missing."""
-        self.found: tuple[int, Position] | None = None
-        """Where it stands, if nothing comes any more that was sent before it was asked; and the
-        connection that this has to come by."""
-        self.deserted: float | None = None
-        """Since when nobody has joined it, or it was heard of last."""
-        self.overheard = False
-        """Whether nobody ever has."""
-
-    def loaded(self, failure: PushError | None) -> None:
-        """Wake those who wait for it."""
-        if self.loading is not None and not self.loading.done():
-            self.loading.set_result(failure)
-        self.loading = None
 
 
 class Rooms:
@@ -108,11 +75,16 @@ class Rooms:
         self._restarted = restarted
         self._spawn = spawn
         self._counts = counts
-        self._rooms: dict[str, _Room] = {}
-        self._unread: dict[str, None] = {}
-        """Rooms that are heard, and of which nobody has asked yet where they stand."""
-        self._loader = False
-        """Whether somebody is asking."""
+        self._rooms: dict[str, Room] = {}
+        self._beginnings = Beginnings(
+            self._rooms,
+            redis_log,
+            watches,
+            since=self._since,
+            confirm=lambda channel: self.bus.confirm(bus_channel + channel),
+            begin=self._begin,
+            spawn=spawn,
+        )
         self._epoch = 0
         """Of the log, when it was looked at last."""
         self._checked = 0
@@ -120,11 +92,15 @@ class Rooms:
     def __contains__(self, channel: str) -> bool:
         return channel in self._rooms
 
+    def _since(self, channel: str) -> int:
+        """The connection of the bus since which a channel is heard without a gap; 0: it is not."""
+        return self.bus.since(self._bus_channel + channel)
+
     # Coming and going.
 
     def join(self, channel: str) -> None:
         """Listen to a channel, which has subscribers here now."""
-        room = self._rooms.setdefault(channel, _Room())
+        room = self._rooms.setdefault(channel, Room())
         room.deserted = None
         room.overheard = False
         self.bus.join(self._bus_channel + channel)
@@ -173,20 +149,20 @@ class Rooms:
         if room is None or not room.ready:
             return room is not None or by_pattern
         # Our own we know from the answers, and what has come by the name of the channel.
-        return not ours and not (by_pattern and self.bus.since(self._bus_channel + channel))
+        return not ours and not (by_pattern and self._since(channel))
 
     def overhear(self, channel: str, entry: Entry) -> None:
         """Take what came by a pattern: the first that comes so is where a room begins."""
         room = self._rooms.get(channel)
         if room is None:
-            room = self._rooms[channel] = _Room()
+            room = self._rooms[channel] = Room()
             room.deserted = time.monotonic()
             room.overheard = True
         if not room.ready:
             self._begin(channel, room, entry.start)
         self.arrive(channel, [entry])
 
-    def _advance(self, channel: str, room: _Room) -> None:
+    def _advance(self, channel: str, room: Room) -> None:
         """Deliver as far as it is proved that nothing is missing."""
         pending = room.pending
         if not room.ready:
@@ -214,12 +190,12 @@ class Rooms:
                 pending.clear()
             self._mend_soon(channel, room)
 
-    def _mend_soon(self, channel: str, room: _Room) -> None:
+    def _mend_soon(self, channel: str, room: Room) -> None:
         if not room.gap:
             room.gap = True
             self._spawn(self._mend(channel, room))
 
-    async def _mend(self, channel: str, room: _Room) -> None:
+    async def _mend(self, channel: str, room: Room) -> None:
         """Read what is missing, unless it came by itself."""
         before = self._windows.head(channel)
         if all(epoch == before.epoch for epoch, _ in room.pending):
@@ -240,7 +216,7 @@ class Rooms:
             if (epoch, offset) > (head.epoch, head.offset):
                 self._mend_soon(channel, room)
 
-    def _merge(self, channel: str, room: _Room, start: Position, found: Found) -> None:
+    def _merge(self, channel: str, room: Room, start: Position, found: Found) -> None:
         """Go on from `start`, where the room stood when the stream was read, to what was found."""
         if found.proves(start):
             for entry in found.entries:
@@ -252,7 +228,7 @@ class Rooms:
         else:
             self._mend_soon(channel, room)  # it went on meanwhile: the question was another
 
-    def _restart(self, channel: str, room: _Room, reason: str, head: Position) -> None:
+    def _restart(self, channel: str, room: Room, reason: str, head: Position) -> None:
         """Go on from a place that does not follow the last one, and say so."""
         self._counts["restarted"] += 1
         log.warn("broker.restarted", channel=channel, reason=reason)
@@ -264,63 +240,9 @@ class Rooms:
 
     def confirmed(self, channel: str) -> None:
         """The bus begins to hear a channel, or has heard all that was sent of it."""
-        room = self._rooms.get(channel)
-        if room is None or room.ready:
-            return
-        connection, head = room.found or (0, None)
-        if head is not None and connection == self.bus.since(self._bus_channel + channel):
-            self._begin(channel, room, head)
-        else:
-            self._load_soon(channel)
+        self._beginnings.confirmed(channel)
 
-    def _load_soon(self, channel: str) -> None:
-        self._unread[channel] = None
-        if not self._loader:
-            self._loader = True
-            self._spawn(self._load_heads())
-
-    async def _load_heads(self) -> None:
-        """Learn where the rooms stand that are heard now."""
-        try:
-            while self._unread:
-                some = {
-                    channel: since
-                    for channel in _taken(self._unread, ROOMS_AT_ONCE)
-                    if (since := self.bus.since(self._bus_channel + channel))
-                    and self._is_unready(channel)
-                }
-                await self._load(some)
-        finally:
-            self._loader = False
-
-    def _is_unready(self, channel: str) -> bool:
-        room = self._rooms.get(channel)
-        return room is not None and not room.ready
-
-    async def _load(self, since: Mapping[str, int]) -> None:
-        failure: PushError | None = None
-        heads: Sequence[Position | None] = [None] * len(since)
-        try:
-            if since:
-                _, heads = await self._log.heads(list(since))
-        except PushError as error:
-            failure = error
-        for (channel, connection), head in zip(since.items(), heads, strict=True):
-            room = self._rooms.get(channel)
-            if room is None or room.ready:
-                continue
-            if head is None:
-                room.loaded(failure)
-            elif connection == self.bus.since(self._bus_channel + channel):
-                if channel in self._watches:
-                    # Whoever watches is owed what was sent up to here, and the bus may be behind.
-                    room.found = connection, head
-                    self.bus.confirm(self._bus_channel + channel)
-                else:
-                    self._begin(channel, room, head)
-            # Else something may lie between. It is confirmed again, and then read again.
-
-    def _begin(self, channel: str, room: _Room, head: Position) -> None:
+    def _begin(self, channel: str, room: Room, head: Position) -> None:
         """Deliver everything from here on."""
         self._windows.install(channel, _headed(head))
         room.ready = True
@@ -329,27 +251,6 @@ class Rooms:
         if room.gap:
             room.gap = False
             self._mend_soon(channel, room)
-
-    async def _make_ready(self, channels: Iterable[str]) -> None:
-        """Wait until it is known where these rooms stand."""
-        waiting = []
-        for channel in channels:
-            room = self._rooms[channel]
-            if room.ready:
-                continue
-            if room.loading is None:
-                room.loading = asyncio.get_running_loop().create_future()
-                if self.bus.since(self._bus_channel + channel):
-                    self._load_soon(channel)  # it failed before
-            waiting.append(room.loading)
-        if not waiting:
-            return
-        await asyncio.wait(waiting, timeout=READ_PATIENCE)
-        for loading in waiting:
-            if not loading.done():
-                raise unavailable("the bus is silent")
-            if (failure := loading.result()) is not None:
-                raise failure
 
     # Reading.
 
@@ -418,10 +319,10 @@ class Rooms:
 
     async def _load_all(self, channel: str) -> ChannelLog:
         """Everything that is kept of a room; it becomes its window, if there is memory for it."""
-        room, start = self._rooms[channel], self._windows.head(channel)
+        room, start = self._rooms.get(channel), self._windows.head(channel)
         (found,) = await self._log.read([(channel, ALL, 0)])
         window = found.log()
-        if self._rooms.get(channel) is not room:
+        if room is None or self._rooms.get(channel) is not room:
             return window
         verdict = window.since(start)
         if verdict.reset is None:
@@ -454,7 +355,7 @@ class Rooms:
                 [(name, HEAD if since[name] is None else ALL, 0) for name in elsewhere]
             )
             windows = {name: one.log() for name, one in zip(elsewhere, found, strict=True)}
-        await self._make_ready(rooms)
+        await self._beginnings.wait(rooms)
         doubtful = [
             channel
             for channel in rooms
@@ -477,13 +378,12 @@ class Rooms:
 
     def _latest(self, channel: str, loaded: ChannelLog | None) -> ChannelLog:
         """A room's window; or what was loaded, if memory has no room for it all."""
-        if channel in self._rooms:
-            window = self._window(channel)
-            # Does what was loaded still lead to where the room stands?
-            if loaded is None or window.whole or window.since(loaded.head).reset is not None:
-                return window
-        assert loaded is not None
-        return self._trimmed(channel, loaded)
+        window = self._window(channel)
+        if loaded is None:
+            return window
+        # Does what was loaded still lead to where the room stands?
+        leads = not window.whole and window.since(loaded.head).reset is None
+        return window if channel in self._rooms and not leads else self._trimmed(channel, loaded)
 
     def _window(self, channel: str) -> ChannelLog:
         return self._windows.log(channel, self._keep(channel), self._clock())
@@ -502,14 +402,6 @@ class Rooms:
                 return window.page(since, limit)
         (found,) = await self._log.read([(channel, ALL, 0)])
         return self._trimmed(channel, found.log()).page(since, limit)
-
-
-def _taken(names: dict[str, None], most: int) -> list[str]:
-    """Take the first of these names."""
-    taken = list(islice(names, most))
-    for name in taken:
-        del names[name]
-    return taken
 
 
 def _headed(head: Position) -> ChannelLog:
