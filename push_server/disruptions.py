@@ -70,6 +70,13 @@ class Disruptions:
         for subscriber, globs in self._rooms.watched().items():
             self.say_reset(subscriber, UNKNOWN, [glob.pattern for glob in globs])
 
+    def unheard(self, prefix: str) -> None:
+        """End those who watch channels that begin so: nothing would come any more."""
+        for subscriber, globs in self._rooms.watched().items():
+            if any(glob.prefix.startswith(prefix) for glob in globs):
+                self._counts["failed"] += 1
+                subscriber.connection.close("failed")
+
     def say_reset(self, subscriber: Subscriber, reason: str, channels: list[str]) -> None:
         """Tell a subscriber to load anew what it only watches, and has no place in."""
         try:

@@ -133,6 +133,10 @@ class Hub:
         """Something may be missing of what is only watched (the broker's callback)."""
         self._disruptions.missed()
 
+    def unheard(self, prefix: str) -> None:
+        """End those who watch what can be heard no more (the broker's callback)."""
+        self._disruptions.unheard(prefix)
+
     def degraded(self, degraded: bool) -> None:
         """Nothing can come just now, or again (the broker's callback)."""
         self._disruptions.degraded(degraded)

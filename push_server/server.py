@@ -105,7 +105,8 @@ async def make_context(settings: Settings) -> Context:
     )
     broker = make_broker(settings.broker, settings.namespace, hub.deliver, hub.revoke)
     broker.restarted, broker.degraded = hub.restarted, hub.degraded
-    broker.missed, broker.asked = hub.missed, hub.asked
+    broker.missed, broker.unheard = hub.missed, hub.unheard
+    broker.asked = hub.asked
     hub.broker = broker
     await broker.start()
     _observe(hub, settings)

@@ -443,6 +443,11 @@ def test_who_watches_a_channel_and_enters_it_is_told_everything_once(
     hub.restarted("d:1", EPOCH, Position(9, 0, "0"))
     hub.unwatch_glob(alice.subscriber, glob)
     stage.publish("c:1", b"6")
+    stage.run(hub.watch_glob(alice.subscriber, glob, again=False))
+    hub.unheard("d:")
+    assert alice.closed() == ""
+    hub.unheard("c:")
+    assert alice.closed() == "failed"
     told = json.loads(b"[%b]" % b"".join(alice.writes)[:-1])
     assert [each["data"] for each in told if each["channel"] == "/c/1"] == [1, 2, 3, 4, 5]
     resets = [each["data"]["channels"] for each in told if each["channel"] == "/service/push"]

@@ -214,8 +214,10 @@ async def test_what_redis_refuses(own: RedisServer, monkeypatch: pytest.MonkeyPa
 async def test_what_redis_refuses_later_leaves_the_bus_up() -> None:
     with RedisServer() as server:
         async with watching(server, "c:") as (one, _):
+            unheard: list[str] = []
+            one.broker.unheard = unheard.append
             # It cuts whoever listens to what it has just forbidden.
             server.cli("ACL", "SETUSER", "default", "resetchannels", "&t-*")
             bus = one.broker._bus
             await until(lambda: bus._connections > 1 and bus.up)
-            assert patterns(server) == 0
+            assert (patterns(server), unheard) == (0, ["c:"])

@@ -64,6 +64,9 @@ channel, the reason of the `reset`, and where delivery goes on."""
 Missed = Callable[[], None]
 """Called on the loop when publications may have been lost, in channels that nobody has joined."""
 
+Unheard = Callable[[str], None]
+"""Called on the loop when no channel that begins so can be heard any more, though it is watched."""
+
 Degraded = Callable[[bool], None]
 """Called on the loop when the log is out of reach, and when it is back."""
 
@@ -73,6 +76,7 @@ class Broker(ABC):
 
     restarted: Restarted = staticmethod(lambda *_: None)
     missed: Missed = staticmethod(lambda: None)
+    unheard: Unheard = staticmethod(lambda _: None)
     degraded: Degraded = staticmethod(lambda _: None)
     """Set by the house; brokers whose log can be lost or out of reach while they run call them."""
     asked: Asked = staticmethod(lambda *_: {})

@@ -100,7 +100,7 @@ class RedisBroker(Broker):
             clock=lambda: self.clock(),
             dropped=self._drop,
         )
-        self._watches = Watches(self._bus_channel)
+        self._watches = Watches(self._bus_channel, lambda prefix: self.unheard(prefix))
         self._rooms = Rooms(
             self._log,
             self._bus_channel,

@@ -14,6 +14,7 @@ Event loop only. Imported by the Redis broker and its rooms.
 import asyncio
 from collections import Counter
 
+from push_server.brokers.base import Unheard
 from push_server.brokers.redis_bus import Bus
 from push_server.brokers.redis_link import READ_PATIENCE, unavailable
 from push_server.errors import Denied, PushError, TooMany
@@ -25,10 +26,11 @@ NAMESPACES_LIMIT = 100
 class Watches:
     """Which namespaces are asked for, and whether they are heard."""
 
-    def __init__(self, bus_channel: str) -> None:
+    def __init__(self, bus_channel: str, unheard: Unheard) -> None:
         self.bus: Bus
         """Set by the broker when it starts."""
         self._bus_channel = bus_channel
+        self._unheard = unheard
         self._asked: Counter[str] = Counter()
         """Namespace and colon, or nothing for all -> how many ask."""
         self._waiting: dict[str, asyncio.Future[PushError | None]] = {}
@@ -81,9 +83,10 @@ class Watches:
         self._settle(name, None)
 
     def refused(self, pattern: str, reason: str) -> None:
-        """Redis does not let us hear this."""
+        """Redis does not let us hear this, or not any more."""
         message = f"Redis refuses PSUBSCRIBE {pattern} ({reason})."
         self._settle(pattern, Denied("wildcards", message))
+        self._unheard(pattern.removeprefix(self._bus_channel).removesuffix("*"))
 
     def _settle(self, name: str, failure: PushError | None) -> None:
         waiting = self._waiting.pop(name, None)
