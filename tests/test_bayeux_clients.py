@@ -1,7 +1,7 @@
 """Bayeux clients that we did not write, each on each of its transports.
 
-CometD and Faye come from npm, into `.bayeux` beside the checkout's other tools: as they are for
-Node, and their browser builds in jsdom. aiocometd comes from PyPI.
+CometD and Faye for Node come from npm, into `.bayeux` beside the checkout's other tools;
+tests/browser/test_bayeux_pages.py has their browser builds. aiocometd comes from PyPI.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import pytest
 from aiocometd_noloop import Client, ConnectionType
 from aiocometd_noloop.extensions import Extension
 from bayeux_modules import HERE, bayeux_modules
-from harness import SITE, PushServer
+from harness import PushServer
 
 TEXT = "žluťoučký € \u2028 </script>"
 _numbers = count()
@@ -31,24 +31,31 @@ def modules() -> Path:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[PushServer]:
-    """A server that takes script elements, and pages of its own origin."""
-    with PushServer(jsonp=True, public_url="", document_domain="") as server:
+    """The server of most tests."""
+    with PushServer() as server:
         yield server
 
 
-def run(site: PushServer, script: str, modules: Path, *arguments: str, ack: bool = False) -> None:
-    """Let a client go through the scenario, and judge what it says of it."""
+@pytest.mark.parametrize(
+    ("client", "transport", "ack"),
+    [
+        ("cometd", "long-polling", False),
+        ("cometd", "websocket", False),
+        ("cometd", "long-polling", True),
+        ("cometd", "websocket", True),
+        ("faye", "long-polling", False),
+        ("faye", "websocket", False),
+    ],
+)
+def test_in_node(
+    site: PushServer, modules: Path, client: str, transport: str, ack: bool
+) -> None:
     number = next(_numbers)
-    client, transport, *rest = arguments
     channel = f"chat:{number}"
     token = site.token(f"user{number}", sub_ch=["chat:*"], pub_ch=["chat:*"])
-    if "ticket" in rest:
-        token = "ticket:" + site.ticket(token)
-    page = [argument for argument in rest if argument != "ticket"]
-    url = f"http://127.0.0.1:{site.port}/bayeux"
     process = subprocess.Popen(
-        ["node", str(HERE / script), client, transport, url, token, f"/chat/{number}",
-         str(modules), *page],
+        ["node", str(HERE / "scenario.mjs"), client, transport,
+         f"http://127.0.0.1:{site.port}/bayeux", token, f"/chat/{number}", str(modules)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **({"ACK": "1"} if ack else {})},
     )
@@ -70,46 +77,6 @@ def run(site: PushServer, script: str, modules: Path, *arguments: str, ack: bool
     assert said[-1].get("transport") in (transport, None), said[-1]
     # It has said goodbye, so nothing of it is left.
     assert site.api("channels", prefix=channel)["channels"] == {}
-
-
-@pytest.mark.parametrize(
-    ("client", "transport", "ack"),
-    [
-        ("cometd", "long-polling", False),
-        ("cometd", "websocket", False),
-        ("cometd", "long-polling", True),
-        ("cometd", "websocket", True),
-        ("faye", "long-polling", False),
-        ("faye", "websocket", False),
-    ],
-)
-def test_in_node(
-    site: PushServer, modules: Path, client: str, transport: str, ack: bool
-) -> None:
-    run(site, "scenario.mjs", modules, client, transport, ack=ack)
-
-
-@pytest.mark.parametrize(
-    ("client", "transport", "abroad"),
-    [
-        ("faye", "long-polling", False),
-        ("faye", "eventsource", False),
-        ("faye", "websocket", True),
-        ("faye", "cross-origin-long-polling", True),
-        ("faye", "callback-polling", True),
-        ("cometd", "long-polling", True),
-        ("cometd", "websocket", True),
-        ("cometd", "callback-polling", True),
-    ],
-)
-def test_in_a_page(
-    site: PushServer, modules: Path, client: str, transport: str, abroad: bool
-) -> None:
-    """`abroad`: in a page of the site, whose origin is not that of the push server."""
-    page = f"{SITE}/" if abroad else f"http://127.0.0.1:{site.port}/"
-    # Faye shakes hands by a script element there, whose URL must not hold a token.
-    by_script = abroad and (client == "faye" or transport == "callback-polling")
-    run(site, "browser.mjs", modules, client, transport, page, *(["ticket"] if by_script else []))
 
 
 class ShowToken(Extension):  # type: ignore[misc]

@@ -5,7 +5,6 @@ import { pathToFileURL } from "node:url";
 
 const [client, transport, url, token, channel, modules] = process.argv.slice(2);
 const require = createRequire(modules + "/");
-const shown = token.startsWith("ticket:") ? { ticket: token.slice(7) } : { token };
 const say = (value) => console.log(JSON.stringify(value));
 const TEXT = "žluťoučký € \u2028 </script>";
 const watchdog = setTimeout(() => {
@@ -39,7 +38,7 @@ async function cometd() {
       setTimeout(() => process.exit(0), 50);
     });
   }
-  comet.handshake({ ext: { push: shown } }, (reply) => {
+  comet.handshake({ ext: { push: { token } } }, (reply) => {
     if (!reply.successful) return;
     comet.batch(() => {
       comet.subscribe(channel, ({ data }) => {
@@ -61,7 +60,7 @@ async function faye() {
   let used = "";
   bus.addExtension({
     outgoing(message, next) {
-      if (message.channel === "/meta/handshake") message.ext = { push: shown };
+      if (message.channel === "/meta/handshake") message.ext = { push: { token } };
       if (message.channel === "/meta/connect") used = message.connectionType;
       next(message);
     },
