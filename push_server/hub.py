@@ -276,7 +276,8 @@ class Hub:
 
     def unsubscribe(self, subscriber: Subscriber, channels: Collection[str]) -> None:
         """Take a subscriber out of some of its channels."""
-        self._membership.remove(subscriber, channels, time.monotonic())
+        untold = self._membership.remove(subscriber, channels, time.monotonic())
+        self._rooms.tell_watcher(subscriber, untold)
 
     async def watch_glob(self, subscriber: Subscriber, glob: Glob, *, again: bool) -> None:
         """Tell a subscriber, too, what comes to channels like these: live, without a cursor.

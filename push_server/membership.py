@@ -13,6 +13,7 @@ from typing import Protocol
 from push_server.brokers.base import Broker
 from push_server.history import History
 from push_server.positions import Position, channel_key
+from push_server.publications import Publication
 from push_server.rooms import Rooms
 from push_server.subscriber import Subscriber
 
@@ -94,7 +95,9 @@ class Membership:
                 self.remove(subscriber, channels, now)
             raise
 
-    def remove(self, subscriber: Subscriber, channels: Collection[str], now: float) -> None:
-        """Take a subscriber out of some of its channels for good."""
+    def remove(
+        self, subscriber: Subscriber, channels: Collection[str], now: float
+    ) -> list[Publication]:
+        """Take a subscriber out of some of its channels for good; what it was not told of them."""
         self.leave(subscriber, channels, now)
-        subscriber.narrow(channels)
+        return subscriber.narrow(channels)

@@ -120,6 +120,14 @@ class Rooms:
         globs = [glob for glob, watching in self._globs.items() if subscriber in watching]
         return {channel for channel in channels if any(channel in glob for glob in globs)}
 
+    def tell_watcher(self, subscriber: Subscriber, publications: Sequence[Publication]) -> None:
+        """Tell it what it would have been told of channels that it has left, if it watches them."""
+        watched = self.watched_by(subscriber, {each.channel for each in publications})
+        owed = [each for each in publications if each.channel in watched]
+        if visible := visible_to(subscriber.instance, owed):
+            subscriber.due += subscriber.transport.bare(visible)
+            subscriber.flush()
+
     def watched(self) -> dict[Subscriber, list[Glob]]:
         """Who watches what."""
         found: dict[Subscriber, list[Glob]] = {}

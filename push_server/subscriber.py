@@ -216,14 +216,16 @@ class Subscriber:
         self._settle()
         self._enter(channels, since)
 
-    def narrow(self, channels: Collection[str]) -> None:
-        """Take channels away; nothing that waits of them is told any more."""
+    def narrow(self, channels: Collection[str]) -> list[Publication]:
+        """Take channels away; what waits of them is told no more, and returned."""
         self._settle()
         for channel in channels:
             del self._cursors[channel]
         self.widening = False
+        held = self.held or ()
         if self.held is not None:
-            self.held = deque(each for each in self.held if each.channel not in channels) or None
+            self.held = deque(each for each in held if each.channel not in channels) or None
+        return [each for each in held if each.channel in channels]
 
     def _settle(self) -> None:
         """Have no latest channel: whoever comes next speaks of all the others anew."""

@@ -411,8 +411,9 @@ def test_globs_are_values() -> None:
     assert to_glob("/a/*") == Glob("a:", deep=False) != to_glob("/a/**")
 
 
+@pytest.mark.parametrize("slow", [False, True])
 def test_who_watches_a_channel_and_enters_it_is_told_everything_once(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, slow: bool
 ) -> None:
     monkeypatch.setitem(TRANSPORTS, "bayeux", BAYEUX)
     stage = Stage(monkeypatch, Namespaces())
@@ -432,6 +433,7 @@ def test_who_watches_a_channel_and_enters_it_is_told_everything_once(
     stage.tasks.append(stage.loop.create_task(entering))
     stage.turn()
     stage.publish("c:1", b"3")  # in the head that is read, too
+    alice.blocked = slow
     gate.set()
     stage.turn()
     stage.publish("c:1", b"4")
