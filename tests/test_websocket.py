@@ -19,6 +19,7 @@ from waiting import wait_for
 from wire import Ended, Refused
 from wire_ws import CLOSE, TEXT, Upgraded, Ws, frame, handshake_headers
 
+from push_server.doors.lobby import Lobby
 from push_server.doors.request import Request
 from push_server.doors.websocket import WebSocketDoor
 from push_server.errors import NotServed
@@ -481,8 +482,6 @@ def test_three_workers_and_a_redis(
         for ws in sockets:
             *_, last = ws.until_end()
             assert (last.control, ws.close_code) == ("revoked", 4100)
-        refused = push.request("POST", "/bayeux", body=b"[]", token=token)
-        assert (refused.status, refused.error) == (501, "no_bayeux")
 
 
 def test_other_servers_cannot_and_say_so(push: PushServer) -> None:
@@ -494,6 +493,6 @@ def test_other_servers_cannot_and_say_so(push: PushServer) -> None:
         **{f"HTTP_{k.upper().replace('-', '_')}": v for k, v in handshake_headers().items()},
     }
     with pytest.raises(NotServed) as refusal:
-        WebSocketDoor(None)(Request(environ), ())  # type: ignore[arg-type]
+        WebSocketDoor(Lobby(None))(Request(environ), ())  # type: ignore[arg-type]
     assert refusal.value.status == 501
     assert json.loads(json.dumps(refusal.value.body()))["error"]["code"] == "no_websocket"
