@@ -24,10 +24,11 @@ import click
 from push_server import __version__, casts, config_text, setup_text
 from push_server.brokers import is_shared, make_broker
 from push_server.channels import check_channel, is_pattern_or_name
+from push_server.config_load import load_settings
 from push_server.config_sources import ENVIRONMENT
 from push_server.errors import PushError
 from push_server.listener import Listener, ListenError, Target
-from push_server.settings import Settings, SettingsError, load_settings
+from push_server.settings import Settings, SettingsError
 from push_server.tokens import LIFETIME_LIMIT, TokenKeys
 
 DEFAULT_CONFIG = "push-server.toml"

@@ -4,7 +4,7 @@ What comes out is what was written, under the name of the setting and the name t
 the site knows it by (``PUSH_SERVER_LISTEN`` or ``listen``), so that an error can say where to look.
 What it means is decided in `push_server.settings`. Rule: an error never quotes a value.
 
-Imported by the settings.
+Imported by `config_load`.
 """
 
 import os

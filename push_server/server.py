@@ -23,6 +23,7 @@ from push_server import log, systemd
 from push_server.addresses import without_limit
 from push_server.bridges.build import make_bridges
 from push_server.brokers import make_broker
+from push_server.config_load import load_settings
 from push_server.crossing import EXIT_DEAD_THREAD, Crossing
 from push_server.doors.context import Context
 from push_server.doors.internal import internal_application
@@ -34,7 +35,7 @@ from push_server.front.listeners import Fronts
 from push_server.hub import Hub
 from push_server.presence import Presence
 from push_server.revocations import Revocations
-from push_server.settings import Settings, SettingsError, load_settings
+from push_server.settings import Settings, SettingsError
 from push_server.signatures import decode_secret
 from push_server.sockets import Sockets, address_of, open_sockets
 from push_server.tokens import TokenKeys

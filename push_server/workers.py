@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from itertools import chain
 
 from push_server import log, systemd
+from push_server.config_load import load_settings
 from push_server.crossing import EXIT_DEAD_THREAD
 from push_server.front.handover import Handover
 from push_server.server import EXIT_SETTINGS, Inherited, run, set_up_log
-from push_server.settings import Settings, SettingsError, load_settings
+from push_server.settings import Settings, SettingsError
 from push_server.sockets import open_sockets
 
 STEADY_SECONDS = 5.0

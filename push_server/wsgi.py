@@ -16,12 +16,13 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+from push_server.config_load import load_settings
 from push_server.doors.context import Context
 from push_server.doors.internal import internal_application as make_internal
 from push_server.doors.public import public_application as make_public
 from push_server.doors.router import Router
 from push_server.server import make_context
-from push_server.settings import Settings, load_settings
+from push_server.settings import Settings
 
 
 @dataclass(slots=True)

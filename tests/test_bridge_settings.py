@@ -7,8 +7,9 @@ import pytest
 from push_server import config_text
 from push_server.bridge_settings import StompAddress
 from push_server.bridges.intake import RETRY_SECONDS, make_id, make_request, pause
+from push_server.config_load import load_settings
 from push_server.errors import BadInput, Denied, PushError
-from push_server.settings import Settings, SettingsError, load_settings
+from push_server.settings import Settings, SettingsError
 
 URL = 'stomp_url = "stomp://push:s%2Fcret@rabbit.example:61000/%2Fsite"\n'
 

@@ -22,6 +22,7 @@ from ports import free_port
 
 from push_server.casts import Address
 from push_server.channels import ChannelSet
+from push_server.config_load import load_settings
 from push_server.doctor import (
     dialects,
     examine,
@@ -37,7 +38,7 @@ from push_server.doctor.examine import Examination, Result
 from push_server.doctor.findings import Check, Finding, doubtful, good, skipped, wrong
 from push_server.doctor.table import CHECKS
 from push_server.doctor.visit import Visit
-from push_server.settings import Settings, SettingsError, load_settings
+from push_server.settings import Settings, SettingsError
 from push_server.signatures import ApiKey
 
 ROOT = Path(__file__).resolve().parent.parent

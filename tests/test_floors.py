@@ -25,6 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "addresses",
             "bridge_settings",
             "casts",
+            "config_load",
             "config_sources",
             "config_text",
             "channels",

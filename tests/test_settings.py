@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from push_server import casts, config_text
 from push_server.casts import Address, SettingsError
 from push_server.channels import ChannelSet, Namespace
-from push_server.settings import BLOCKED_PORTS, SETTINGS, Settings, load_settings
+from push_server.config_load import BLOCKED_PORTS, load_settings
+from push_server.settings import SETTINGS, Settings
 
 GOLDEN = Path(__file__).parent / "golden"
 KEY = "k" * 24

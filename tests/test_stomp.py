@@ -16,7 +16,8 @@ from redis_server import RedisServer
 from waiting import wait_for
 
 from push_server.bridges.build import make_bridges
-from push_server.settings import SettingsError, load_settings
+from push_server.config_load import load_settings
+from push_server.settings import SettingsError
 
 TEXT = {"content-type": "text/plain"}
 

@@ -18,8 +18,8 @@ from ports import free_port
 from waiting import wait_for
 
 from push_server import webhooks
+from push_server.config_load import load_settings
 from push_server.doctor import house_call, streams
-from push_server.settings import load_settings
 from push_server.signatures import decode_secret
 from push_server.webhooks import SNAPSHOT_SECONDS, Sender, Webhooks
 
