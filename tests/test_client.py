@@ -19,7 +19,7 @@ from push_server.signatures import decode_secret, sign
 
 KEY = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 PUBLISHED = {"channel": "news", "epoch": 1, "offset": 7, "id": "a", "duplicate": False}
-SLACK = 0.25
+SLACK = 1.0
 """Seconds a loaded machine may add to a time limit."""
 
 Behaviour = Callable[[socket.socket], object]

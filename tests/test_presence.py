@@ -414,12 +414,12 @@ def test_a_key_limited_to_channels(limited: PushServer) -> None:
 class Node:
     """A broker with a presence, and what its subscribers would be told."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, grace: float = 0.2) -> None:
         self.said: list[tuple[str, str]] = []
         self.gone: list[str] = []
         self.broker = RedisBroker(url, NAMESPACES, lambda *_: None, lambda _: None)
         self.roster = self.broker.roster
-        self.presence = Presence(NAMESPACES, self.roster, self._announce, 0.2)
+        self.presence = Presence(NAMESPACES, self.roster, self._announce, grace)
         self.roster.changed = self.presence.changed
         self.roster.gone = self.gone.append
         self.task: asyncio.Task[None] | None = None
@@ -455,9 +455,9 @@ class Node:
 
 
 @asynccontextmanager
-async def nodes(server: RedisServer, count: int) -> AsyncIterator[list[Node]]:
-    made = [Node(f"{server.url}?prefix=presence-{time.monotonic_ns()}:") for _ in range(1)]
-    made += [Node(f"{server.url}?prefix={made[0].broker.address.prefix}") for _ in range(count - 1)]
+async def nodes(server: RedisServer, count: int, **options: float) -> AsyncIterator[list[Node]]:
+    url = f"{server.url}?prefix=presence-{time.monotonic_ns()}:"
+    made = [Node(url, **options) for _ in range(count)]
     try:
         for node in made:
             await node.start()
@@ -517,15 +517,16 @@ async def test_nobody_is_told_who_did_not_ask(redis: RedisServer) -> None:
 
 @in_loop
 async def test_to_another_node_within_the_grace(redis: RedisServer) -> None:
-    async with nodes(redis, 2) as pair:
+    grace = 0.8
+    async with nodes(redis, 2, grace=grace) as pair:
         pair[0].enter("42")
         await until(lambda: pair[1].said)
         for step in range(6):
             here, there = pair[step % 2], pair[1 - step % 2]
             here.leave("42")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
             there.enter("42")
-            await asyncio.sleep(0.2)
+        await asyncio.sleep(grace + 0.3)
         assert pair[0].said == pair[1].said == [("join", "42")]
 
 

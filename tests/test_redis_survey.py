@@ -49,7 +49,10 @@ async def test_many_surveys_at_once_do_not_mix(redis: RedisServer) -> None:
 
 
 @in_loop
-async def test_a_dead_node_is_not_waited_for(redis: RedisServer) -> None:
+async def test_a_dead_node_is_not_waited_for(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_survey, "SURVEY_SECONDS", 10.0)
     async with nodes(redis, 2) as (one, two):
         answering(one, {})
         await two.broker._bus.close()  # its lease goes on for half a minute
