@@ -218,7 +218,7 @@
 
   /** @param {string[]} names scripts beside this one; each is loaded once, however long it takes */
   async function loadAll(names) {
-    for (const name of names) {
+    await Promise.all(names.map(async (name) => {
       const source = `${name}?v=${encodeURIComponent(version)}`;
       for (let attempt = 0; !loaded.has(name); attempt += 1) {
         try {
@@ -228,7 +228,7 @@
           await new Promise((done) => setTimeout(done, PushWire.backoff(attempt)));
         }
       }
-    }
+    }));
   }
 
   /** @param {string} source a script beside this one */
