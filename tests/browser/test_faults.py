@@ -14,15 +14,16 @@ LONG = 2 * PATIENCE
 
 @in_both_browsers
 @pytest.mark.parametrize(
-    ("share", "transport"), [("worker", "websocket"), ("lease", "stream"), ("none", "poll")]
+    ("share", "transport", "rounds"),
+    [("worker", "websocket", 2), ("lease", "stream", 1), ("none", "poll", 1)],
 )
 def test_killed_and_started_again_the_page_catches_up(
-    browser: Browser, make_world: Callable[..., World], share: str, transport: str
+    browser: Browser, make_world: Callable[..., World], share: str, transport: str, rounds: int
 ) -> None:
     world = make_world(broker="sqlite")
     tab = world.open(browser, "alice", channels="node:1", share=share, transports=transport)
     assert (info(tab)["sharing"], info(tab)["transport"]) == (share, transport)
-    for round_number in range(2):
+    for round_number in range(rounds):
         for number in range(5):
             world.notify("alice", [round_number, number])
         world.push.kill()
@@ -32,12 +33,12 @@ def test_killed_and_started_again_the_page_catches_up(
         for number in range(5, 10):
             world.notify("alice", [round_number, number])
         tab.wait("return push.info().state === 'live'", timeout=LONG)
-    expected = [[round_number, number] for round_number in range(2) for number in range(10)]
+    expected = [[round_number, number] for round_number in range(rounds) for number in range(10)]
     expect(tab, expected, timeout=LONG)
     world.notify("alice", "after")
     expect(tab, [*expected, "after"])
     assert events(tab, "reset") == []
-    assert len(events(tab, "recovered")) == 2
+    assert len(events(tab, "recovered")) == rounds
     assert world.connections() == 1
 
 
@@ -83,8 +84,6 @@ def test_a_server_that_hangs_is_noticed_by_its_heartbeat(
     world.push.signal(signal.SIGSTOP)
     try:
         tab.wait("return push.info().state === 'retrying'")
-        # Until the stream is suspected and the poll that is to prove it hangs as well.
-        time.sleep(7)
     finally:
         world.push.signal(signal.SIGCONT)
     tab.wait("return push.info().state === 'live'", timeout=LONG)
@@ -117,15 +116,17 @@ def test_a_token_is_renewed_before_it_ends(
     tab = world.open(browser, "alice", ttl=4, share=share, transports=transport)
     connection = info(tab)["connection"]
     asked = world.site.tokens["alice"]
+    begun = time.monotonic()
     sent = 0
-    deadline = time.monotonic() + 9
-    while time.monotonic() < deadline:
+    while world.site.tokens["alice"] < asked + 2:
+        assert time.monotonic() < begun + PATIENCE
         world.notify("alice", sent)
         sent += 1
         time.sleep(0.1)
+    # Of four seconds each, the next one asked for after three.
+    assert time.monotonic() > begun + 4
     expect(tab, list(range(sent)))
-    # Nine seconds, four per token, the next one asked for after three.
-    assert 2 <= world.site.tokens["alice"] - asked <= 5
+    tab.wait("return push.info().state === 'live'")
     assert events(tab, "error") == events(tab, "reset") == []
     assert [state for _, state, _ in events(tab, "status")][-1] == "live"
     # A WebSocket is shown the new token, a stream is made anew.
