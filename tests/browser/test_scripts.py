@@ -28,8 +28,9 @@ def test_unit_tests_in_node() -> None:
     """All files at once: most of the time they wait."""
     if shutil.which("node") is None:
         pytest.skip("needs the Debian package nodejs")
+    pipe, same = subprocess.PIPE, subprocess.STDOUT
     running = [
-        subprocess.Popen(["node", file], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(["node", file], stdout=pipe, stderr=same, text=True)
         for file in UNIT_TESTS
     ]
     try:
