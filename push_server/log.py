@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 
+from push_server.errors import PushError
+
 LINES_PER_MINUTE = 10
 FIELD_LIMIT = 512
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+,-]{1,128}")
@@ -56,6 +58,12 @@ def warn(event: str, **fields: object) -> None:
 def error(event: str, failure: BaseException | None = None, **fields: object) -> None:
     """Log a failure of this server, with where it happened (by default: what is handled now)."""
     _logger.error(_line(event, fields), exc_info=failure or sys.exception())
+
+
+def refused(error: PushError, ip: str) -> None:
+    """Log what a client was refused, as `rejected` does."""
+    detail = {"detail": error.detail} if error.detail else {}
+    rejected(error.event, ip, status=error.status, reason=error.reason, **detail)
 
 
 def rejected(event: str, ip: str, **fields: object) -> None:

@@ -20,7 +20,8 @@ from push_server.transports import frames
 from push_server.transports.frames import Inbound, Kind, Violation
 from push_server.transports.ws import CLOSE_CODES
 
-READ_BYTES = 65_536
+READ_BYTES = 16_384
+"""At a time: what one client throws at us costs little, and the others have their turn."""
 MESSAGE_SECONDS = 10.0
 """From the first byte of a message to its last, however slowly it drips in."""
 FRAMES_PER_SECOND = 200
@@ -65,6 +66,7 @@ class WebSocketConnection(SocketConnection):
         "_limit",
         "_listener",
         "_paused",
+        "_ping",
         "_watched",
     )
 
@@ -80,6 +82,8 @@ class WebSocketConnection(SocketConnection):
         self._allowance = float(FRAMES_AT_ONCE)
         self._charged_at = 0.0
         self._deadline: TimerHandle | None = None
+        self._ping: bytes | None = None
+        """The last one that waits for an answer, until the client takes what was sent before."""
         self._farewell: bytes | None = None
         """The close frame, from when it is written or about to be."""
 
@@ -179,7 +183,11 @@ class WebSocketConnection(SocketConnection):
 
     def _take(self, kind: Kind, data: bytes) -> None:
         if kind is Kind.PING:
-            self.write(frames.pong(data))
+            # Of those that wait only the last is answered (RFC 6455, section 5.5.3): a client that
+            # asks and does not read could fill its queue else.
+            self._ping = data
+            if self.idle:
+                self._answer_ping()
         elif kind is Kind.CLOSE:
             self._farewell = frames.close_again(data)
             self._host.part_with(self, "left")
@@ -187,6 +195,15 @@ class WebSocketConnection(SocketConnection):
             self._relax()
             if self._listener is not None:
                 self._listener.received(kind, data)
+
+    def _answer_ping(self) -> None:
+        data, self._ping = self._ping, None
+        if data is not None and self.open:
+            self.write(frames.pong(data))
+
+    def _unblock(self) -> None:
+        super()._unblock()
+        self._answer_ping()
 
     def _violated(self, violation: Violation) -> None:
         if self._listener is not None:
@@ -235,6 +252,7 @@ class WebSocketConnection(SocketConnection):
             return  # Everything has left, the last word too; what is missing is the client's part.
         self._relax()
         self._drop_inbound()
+        self._ping = None
         super().close(reason)
         # The listener knows us: without this, only the garbage collector could free the two.
         listener, self._listener = self._listener, None

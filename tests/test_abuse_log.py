@@ -1,5 +1,6 @@
 """What an attack leaves in the log: one line that says what and from where, and no secret."""
 
+import contextlib
 import json
 import re
 import time
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from harness import SITE, PushServer, sign_token
 from wire import Refused, Response
+from wire_ws import PING, TEXT, Upgraded, frame
 
 JSON = {"Content-Type": "application/json"}
 
@@ -50,6 +52,13 @@ def revoked(push: PushServer, source: str) -> Response:
     token = push.token("gone")
     push.api("revoke", user="gone")
     return get(push, source, token=token)
+
+
+def socket(push: PushServer, source: str, sent: bytes = b"", **headers: str) -> None:
+    with contextlib.suppress(Refused):
+        with Upgraded(push.address, "/subscribe/ws", {**push.head(), **headers}, source) as ws:
+            ws.wire.send(sent)
+            ws.closed()
 
 
 def raw(push: PushServer, source: str, data: bytes) -> None:
@@ -135,6 +144,50 @@ ATTACKS: list[tuple[str, Callable[[PushServer, str], object], str]] = [
     ),
     ("30 version", lambda p, s: raw(p, s, b"GET / HTTP/9.9\r\nHost: HOST\r\n\r\n"), "http.reject"),
     ("32 slow", lambda p, s: raw(p, s, b"GET / HTTP/1.1\r\n"), "http.timeout"),
+    ("40 foreign socket", lambda p, s: socket(p, s, Origin="null"), "origin.reject reason=origin"),
+    ("40 nobody's socket", lambda p, s: socket(p, s), "origin.reject reason=missing"),
+    (
+        "41 unmasked",
+        lambda p, s: socket(p, s, frame(TEXT, b"{}", masked=False), Origin=SITE),
+        "ws.reject code=1002",
+    ),
+    (
+        "41 too large",
+        lambda p, s: socket(p, s, b"\x81\xff" + b"\xff" * 8, Origin=SITE),
+        "ws.reject code=1009",
+    ),
+    (
+        "41 too many",
+        lambda p, s: socket(p, s, frame(PING) * 1100, Origin=SITE),
+        "ws.reject code=1008",
+    ),
+    (
+        "42 event",
+        lambda p, s: publish(p, s, p.token("7", pub_ch=["*"]), channel="a", data=1, id="a\nid: b"),
+        "id_malformed",
+    ),
+    (
+        "44 callback",
+        lambda p, s: get(p, s, "/subscribe/jsonp?callback=alert(1)", token=p.token("7")),
+        "proto.reject reason=callback",
+    ),
+    (
+        "46 frame",
+        lambda p, s: get(p, s, "/subscribe/frame?origin=http://evil", token=p.token("7")),
+        "origin.reject reason=frame",
+    ),
+    (
+        "49 form",
+        lambda p, s: p.request("POST", "/ticket", source=s, headers={"Origin": "http://evil"}),
+        "origin.reject reason=origin",
+    ),
+    (
+        "49 without an origin",
+        lambda p, s: p.request(
+            "POST", "/ticket", source=s, headers={"Sec-Fetch-Site": "cross-site"}
+        ),
+        "origin.reject reason=site",
+    ),
     (
         "51 cursor",
         lambda p, s: get(p, s, "/subscribe/poll?since=x", token=p.token("7")),

@@ -40,9 +40,11 @@ def name() -> str:
     return f"wsabuse{next(_numbers)}"
 
 
-def stranger(push: PushServer, source: str | None = None) -> Upgraded:
+def stranger(
+    push: PushServer, source: str | None = None, path: str = "/subscribe/ws"
+) -> Upgraded:
     """A WebSocket without a token as yet."""
-    return Upgraded(push.address, "/subscribe/ws", {**push.head(), "Origin": SITE}, source)
+    return Upgraded(push.address, path, {**push.head(), "Origin": SITE}, source)
 
 
 def resident(push: PushServer) -> int:
@@ -336,6 +338,10 @@ def test_strangers_of_one_address(push_server_factory: Callable[..., PushServer]
         assert refusal.value.response.status == 429
         assert refusal.value.response.error == "too_many_handshakes"
         assert refusal.value.response.header("Retry-After")
+        assert refusal.value.response.header("Sec-WebSocket-Accept") is None
+        # All doors that take WebSockets have one lobby.
+        with pytest.raises(Refused):
+            stranger(push, "127.0.0.7", "/bayeux")
         many.enter_context(stranger(push, "127.0.0.8"))
         # Who shows a token makes room.
         first = stranger(push, "127.0.0.9")

@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import time
+import tracemalloc
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from email import message_from_bytes
@@ -21,6 +22,7 @@ from push_server.publications import Publication, PublishRequest, dump_json
 from push_server.transports import TRANSPORTS
 from push_server.transports.base import Transport, response, response_head
 from push_server.transports.multipart import BOUNDARY
+from push_server.transports.ws import Frames
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "transports.json").read_text("utf-8"))
 HEADERS = tuple((name, value) for name, value in VECTORS["headers"])
@@ -167,6 +169,27 @@ def test_a_websocket_frame_has_the_length_of_what_is_put_into_it(rest: int) -> N
         assert [len(value["cursor"]) for value in got] == [
             len(f"1~{each.entry}") + size for each in PUBLICATIONS
         ]
+
+
+@pytest.mark.parametrize("name", ["ws", "stream", "sse", "frame"])
+def test_a_fan_out_shares_what_was_encoded(name: str) -> None:
+    """Whoever it goes to: what is not shared is one join at a time, and nothing of it stays."""
+    transport = TRANSPORTS[name]
+    request = PublishRequest("c", "id", dump_json("x" * 100_000))
+    publication = Publication.place(request, 7, 1, 0.0)
+    crowd = [b"~%0*d" % (20 + n % 2, n) for n in range(500)]
+    tracemalloc.start()
+    try:
+        pieces = transport.encode([publication])
+        sizes = {len(transport.join(rest, pieces)) for rest in crowd}
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(sizes) == 2
+    # The publication in one encoding, or in one for each length, and the join of the moment.
+    assert peak < 5 * 100_000
+    if isinstance(pieces, Frames):
+        assert pieces.sized(21) is pieces.sized(21)
 
 
 def test_a_control_message_does_not_change_what_it_is_given() -> None:

@@ -1,7 +1,9 @@
 """The connection under a WebSocket, with its clock in the hands of the test."""
 
 import asyncio
+import contextlib
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -163,6 +165,62 @@ def test_what_a_revoked_client_has_not_taken_is_dropped(line: Line) -> None:
     assert not line.connection.idle
     line.connection.close("revoked")
     assert line.host.ends == ["revoked"]
+
+
+ATTACKS: dict[str, tuple[bytes, int]] = {
+    "unmasked": (frame(TEXT, b"x" * 200_000, masked=False), 1002),
+    "a bomb": (frame(TEXT, b"\0" * 200_000, reserved=4), 1002),
+    "a length of 2^63": (b"\x81\xff\x80" + bytes(7) + b"mask" + b"x" * 200_000, 1009),
+    "close code 0": (frame(CLOSE, b"\0\0") + b"x" * 200_000, 1002),
+    "a million pieces": (frame(TEXT, b"{", fin=False) + frame(CONT, fin=False) * 1_000_000, 1008),
+    "a flood of pings": (frame(PING, b"p" * 125) * 20_000, 1008),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_41_an_attack_takes_no_memory(line: Line, attack: str) -> None:
+    """Not even for a moment: at most 64 KiB, whatever is thrown, and how fast."""
+    data, code = ATTACKS[attack]
+    line.client.setblocking(False)
+    rest = memoryview(data)
+    tracemalloc.start()
+    try:
+        while rest and "done" not in line.host.ends:
+            with contextlib.suppress(OSError):
+                rest = rest[line.client.send(rest) :]
+            line.host.turn()
+            with contextlib.suppress(OSError):
+                line.client.recv(4096)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert line.violations == [code]
+    assert peak < 64 * 1024, peak
+
+
+def test_who_does_not_read_has_its_last_ping_answered(line: Line) -> None:
+    line.host.queue_bytes = 10_000_000
+    line.connection.write(b"x" * 3_000_000)
+    line.send(b"".join(frame(PING, b"%d" % number) for number in range(100)))
+    got = b""
+    while len(got) < 3_000_000 + 4:
+        line.host.turn()
+        got += line.client.recv(1_000_000)
+    assert got.endswith(b"x\x8a\x0299")
+    line.send(frame(PING, b"again"))
+    assert line.client.recv(100) == b"\x8a\x05again"
+
+
+def test_no_pong_follows_a_close_frame(line: Line) -> None:
+    line.host.queue_bytes = 10_000_000
+    line.connection.write(b"x" * 3_000_000)
+    line.send(frame(PING))
+    line.connection.finish("drain")
+    got = b""
+    while data := line.client.recv(1_000_000):
+        got += data
+        line.host.turn()
+    assert got.endswith(b"x\x88\x07\x03\xf4drain")
 
 
 def test_before_it_began_it_ends_without_a_frame() -> None:

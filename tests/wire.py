@@ -350,9 +350,16 @@ def message_of(value: dict[str, Any], cursor: str) -> Message:
     return Message(value.get("type"), value, cursor)
 
 
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    assert len(value) == len(pairs), "a member stands twice"
+    return value
+
+
 def message_in(text: bytes | str) -> Message:
     """The message in JSON text that holds its own cursor, as all but SSE have it."""
-    value = json.loads(text if isinstance(text, str) else text.decode("ascii"))
+    text = text if isinstance(text, str) else text.decode("ascii")
+    value = json.loads(text, object_pairs_hook=_members)
     cursor = value["cursor"] if "type" in value else value.pop("cursor")
     return message_of(value, cursor)
 

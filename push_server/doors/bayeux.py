@@ -101,7 +101,7 @@ class Bayeux:
             try:
                 done = await self._answer(message, reply, way, ip)
             except PushError as error:
-                log.rejected(error.event, ip, status=error.status, reason=error.reason)
+                log.refused(error, ip)
                 replies.append({**reply, **self._refusal(message, error)})
                 continue
             if isinstance(done, Hold):

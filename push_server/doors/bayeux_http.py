@@ -17,13 +17,12 @@ from push_server.bayeux.requests import check_callback, json_of, messages_of, sc
 from push_server.connection import Connection, SocketConnection
 from push_server.doors.bayeux import CALLBACK, HOLD_SECONDS, POLLING, Bayeux, Hold
 from push_server.doors.bayeux_socket import BayeuxSocketDoor
-from push_server.doors.context import Context
+from push_server.doors.lobby import Lobby
 from push_server.doors.request import Answer, Request, parse_json
+from push_server.doors.taking import GiveBack, can_take, take
 from push_server.errors import BadInput, Denied, NotFound, TooLarge, Unavailable
 from push_server.hub import Hub
 from push_server.transports.base import Headers, response_head
-
-GiveBack = Callable[[socket.socket], None]
 
 _PREFLIGHT: Headers = (
     ("Access-Control-Allow-Methods", "GET, POST"),
@@ -38,10 +37,10 @@ _PREFLIGHT: Headers = (
 class BayeuxDoor:
     """Serves ``/bayeux`` and everything below it."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, lobby: Lobby) -> None:
+        self._context = context = lobby.context
         self._bayeux = Bayeux(context)
-        self._socket_door = BayeuxSocketDoor(self._bayeux)
+        self._socket_door = BayeuxSocketDoor(self._bayeux, lobby)
 
     def __call__(self, request: Request, headers: Headers) -> Answer | None:
         """Answer, or take the connection."""
@@ -79,17 +78,15 @@ class BayeuxDoor:
             and "close" not in request.header("connection").lower()
         )
 
-        def take(sock: socket.socket, give_back: GiveBack) -> None:  # runs on the I/O thread
-            context.crossing.post(serve, sock, give_back if keep_alive else None)
-
-        def serve(sock: socket.socket, back: GiveBack | None) -> None:  # runs on the loop
-            exchange = _Exchange(context.hub, shape, sock, back)
+        def serve(sock: socket.socket, give_back: GiveBack) -> None:  # runs on the loop
+            exchange = _Exchange(context.hub, shape, sock, give_back if keep_alive else None)
             context.crossing.spawn(exchange.serve(self._bayeux.answer(messages, way, ip)))
 
-        hijack = request.environ.get("push_server.hijack")
-        if hijack is not None and hijack(take):
+        if can_take(request):
+            if not take(request, context, serve):
+                raise BadInput("pipelined", "Send nothing behind a request that may be held.")
             return None
-        # Another WSGI server, or a request behind this one: nothing can be held.
+        # Another WSGI server: nothing can be held.
         answer = context.crossing.call(self._bayeux.answer(messages, way, ip, holds=False))
         assert isinstance(answer, bytes)
         return 200, list(shape.headers), [shape.body(answer)]
@@ -97,15 +94,10 @@ class BayeuxDoor:
     def _stream(self, request: Request, headers: Headers) -> Answer | None:
         identity = request.path.rpartition("/")[2]
         client = self._bayeux.client(identity)
-        hijack = request.environ.get("push_server.hijack")
-        if client is None or hijack is None:
+        if client is None or not can_take(request):
             raise NotFound("session_unknown", "There is no such session.")
-        mailbox = client.mailbox
-
-        def take(sock: socket.socket, give_back: GiveBack) -> None:  # runs on the I/O thread
-            self._context.crossing.post(_Stream, self._context.hub, mailbox, headers, sock)
-
-        if not hijack(take):
+        hub, mailbox = self._context.hub, client.mailbox
+        if not take(request, self._context, lambda sock, _: _Stream(hub, mailbox, headers, sock)):
             raise BadInput("pipelined", "Send nothing behind a long-lived request.")
         return None
 

@@ -10,48 +10,35 @@ Imported by `bayeux_http`.
 """
 
 import socket
-from asyncio import TimerHandle
-from collections.abc import Callable, Sequence
-from email.utils import formatdate
+from collections.abc import Sequence
 
-from push_server import log
 from push_server.bayeux.mailbox import Mailbox
 from push_server.bayeux.requests import Message, messages_of
 from push_server.doors.bayeux import HOLD_SECONDS, WEBSOCKET, Bayeux, Hold
-from push_server.doors.lobby import COMMAND_BYTES, CONNECT_BYTES, CONNECT_SECONDS, Lobby
+from push_server.doors.lobby import COMMAND_BYTES, Lobby, Stay
 from push_server.doors.request import Answer, Request, parse_json
-from push_server.doors.websocket import hijack_of, proof_of
+from push_server.doors.taking import take
+from push_server.doors.websocket import accepted
 from push_server.errors import BadInput, PushError
-from push_server.transports import TRANSPORTS, frames
+from push_server.transports import frames
 from push_server.transports.base import Headers
 from push_server.transports.frames import Kind, Violation
-from push_server.transports.ws import REFUSED
 from push_server.websocket import WebSocketConnection
-
-GiveBack = Callable[[socket.socket], None]
 
 
 class BayeuxSocketDoor:
     """Lets WebSockets in that speak Bayeux."""
 
-    def __init__(self, bayeux: Bayeux) -> None:
+    def __init__(self, bayeux: Bayeux, lobby: Lobby) -> None:
         self._bayeux = bayeux
-        self._lobby = Lobby(bayeux.context)
+        self._lobby = lobby
 
     def __call__(self, request: Request, headers: Headers) -> Answer | None:
         """Refuse by raising, or take the connection."""
-        proof, hijack = proof_of(request), hijack_of(request)
-        headers = (
-            *headers,
-            ("Date", formatdate(usegmt=True)),
-            ("Sec-WebSocket-Accept", proof),
-        )
+        shaken = accepted(request)
         line = _Line(self._bayeux, self._lobby, request.ip)
-
-        def take(sock: socket.socket, give_back: GiveBack) -> None:  # runs on the I/O thread
-            self._bayeux.context.crossing.post(line.begin, sock, headers)
-
-        if not hijack(take):
+        context = self._bayeux.context
+        if not take(request, context, lambda sock, _: line.begin(sock, headers, shaken)):
             raise BadInput("pipelined", "Send nothing before the handshake is answered.")
         return None
 
@@ -65,35 +52,23 @@ class _Line:
         self._bayeux = bayeux
         self._lobby = lobby
         self._ip = ip
-        self._deadline: TimerHandle | None = None
-        """When it has to go that has named no session; None once it has."""
+        self._stay: Stay | None = None
+        """Until it has named a session."""
         self._mailboxes: set[Mailbox] = set()
         """Those that are fetched from by this way."""
 
-    def begin(self, sock: socket.socket, headers: Headers) -> None:
+    def begin(self, sock: socket.socket, headers: Headers, shaken: Headers) -> None:
         """Answer the handshake, and listen."""
         hub = self._bayeux.context.hub
         self._connection = connection = WebSocketConnection(hub, sock, self)
-        try:
-            self._lobby.enter(self._ip)
-        except PushError as error:
-            log.rejected(error.event, self._ip, status=error.status, reason=error.reason)
-            hub.refuse(headers, connection, error)
-            return
-        self._deadline = hub.loop.call_later(CONNECT_SECONDS, self._too_late)
-        connection.write(TRANSPORTS["ws"].head(headers))
-        connection.begin(CONNECT_BYTES)
-        connection.resume()
-
-    def _too_late(self) -> None:
-        self.violated(Violation(frames.POLICY_VIOLATION, "no session"))
-        self._connection.fail(REFUSED + 408, "no session in time")
+        self._stay = self._lobby.receive(connection, self, self._ip, headers, shaken)
+        if self._stay is not None:
+            connection.resume()
 
     def _known(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-            self._lobby.leave(self._ip)
+        if self._stay is not None:
+            self._stay.end()
+            self._stay = None
 
     # What the connection calls.
 
@@ -112,8 +87,7 @@ class _Line:
 
     def violated(self, violation: Violation) -> None:
         """Note it: nobody else knows the address."""
-        self._bayeux.context.hub.counts[f"violations.{violation.code}"] += 1
-        log.rejected("ws.reject", self._ip, code=violation.code, reason=violation.reason)
+        self._lobby.note(violation, self._ip)
 
     def ended(self) -> None:
         """The connection is over, and with it the sessions that are fetched from by it."""
@@ -143,7 +117,7 @@ class _Line:
             client = self._bayeux.client(message.get("clientId"))
             if client is None:
                 continue
-            if self._deadline is not None:
+            if self._stay is not None:
                 self._known()
                 self._connection.begin(
                     self._bayeux.context.settings.max_body + COMMAND_BYTES

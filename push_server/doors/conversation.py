@@ -8,7 +8,6 @@ Event loop only, but for making one. Imported by the WebSocket door.
 """
 
 import socket
-from asyncio import TimerHandle
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from push_server import log
 from push_server.doors import renewal
 from push_server.doors.context import Context
-from push_server.doors.lobby import COMMAND_BYTES, CONNECT_BYTES, CONNECT_SECONDS, Lobby
+from push_server.doors.lobby import COMMAND_BYTES, Lobby, Stay
 from push_server.doors.orders import make_order
 from push_server.doors.request import parse_json
 from push_server.errors import BadInput, PushError, Unavailable
@@ -41,7 +40,7 @@ Method = Callable[["Conversation", Params, Answer], Coroutine[Any, Any, None]]
 class Conversation:
     """The listener on one WebSocket."""
 
-    __slots__ = ("_connection", "_deadline", "_grant", "_ip", "_lobby", "_methods")
+    __slots__ = ("_connection", "_grant", "_ip", "_lobby", "_methods", "_stay")
 
     _connection: WebSocketConnection
 
@@ -50,50 +49,39 @@ class Conversation:
         self._methods = methods
         self._ip = ip
         self._grant: Grant | None = None
-        self._deadline: TimerHandle | None = None
-        """When a stranger has to go; None once it is none."""
+        self._stay: Stay | None = None
+        """While it is a stranger."""
 
     # The beginning: with a token or ticket in the handshake, or without.
 
-    def enter(self, sock: socket.socket, grant: Grant, order: SubscribeRequest) -> None:
-        """Become a subscriber as the handshake asks."""
+    def enter(
+        self, sock: socket.socket, grant: Grant, order: SubscribeRequest, headers: Headers
+    ) -> None:
+        """Become a subscriber as the handshake asks; `headers` are those of a refusal."""
         context = self.context
         self._connection = WebSocketConnection(context.hub, sock, self)
-        context.crossing.spawn(self._attach(grant, order))
+        context.crossing.spawn(self._attach(grant, order, headers))
 
-    def wait(self, sock: socket.socket, headers: Headers) -> None:
+    def wait(self, sock: socket.socket, headers: Headers, shaken: Headers) -> None:
         """Answer the handshake, and wait for `connect`."""
-        hub = self.context.hub
-        self._connection = connection = WebSocketConnection(hub, sock, self)
-        try:
-            self._lobby.enter(self._ip)
-        except PushError as error:
-            self._note(error)
-            hub.refuse(headers, connection, error)
-            return
-        self._deadline = hub.loop.call_later(CONNECT_SECONDS, self._too_late)
-        connection.write(WEBSOCKET.head(headers))
-        connection.begin(CONNECT_BYTES)
-        connection.resume()
-
-    def _too_late(self) -> None:
-        self.violated(Violation(frames.POLICY_VIOLATION, "no connect"))
-        self._connection.fail(REFUSED + 408, "no connect in time")
+        self._connection = connection = WebSocketConnection(self.context.hub, sock, self)
+        self._stay = self._lobby.receive(connection, self, self._ip, headers, shaken)
+        if self._stay is not None:
+            connection.resume()
 
     def _known(self) -> None:
         """It is a stranger no more, or gone."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-            self._lobby.leave(self._ip)
+        if self._stay is not None:
+            self._stay.end()
+            self._stay = None
 
-    async def _attach(self, grant: Grant, order: SubscribeRequest) -> None:
+    async def _attach(self, grant: Grant, order: SubscribeRequest, headers: Headers) -> None:
         hub, connection = self.context.hub, self._connection
         try:
             await hub.receive(order, connection)
         except PushError as error:
-            self._note(error)
-            hub.refuse(order.headers, connection, error)
+            log.refused(error, self._ip)
+            hub.refuse(headers, connection, error)
         except BaseException:
             connection.close("failed")
             raise
@@ -157,8 +145,7 @@ class Conversation:
 
     def violated(self, violation: Violation) -> None:
         """Note it: nobody else knows the address."""
-        self.context.hub.counts[f"violations.{violation.code}"] += 1
-        log.rejected("ws.reject", self._ip, code=violation.code, reason=violation.reason)
+        self._lobby.note(violation, self._ip)
 
     def ended(self) -> None:
         """The connection is over."""
@@ -185,7 +172,7 @@ class Conversation:
 
     def _fault(self, identity: Identity, error: PushError) -> None:
         """Refuse a command; who does not come in has to go."""
-        self._note(error)
+        log.refused(error, self._ip)
         self._send({"id": identity, **error.entry()})
         if self._grant is None:
             self._connection.fail(REFUSED + error.status, error.code)
@@ -193,10 +180,6 @@ class Conversation:
     def _send(self, value: Mapping[str, Any]) -> None:
         if self._connection.open:
             self._connection.write(frames.text(dump_json(value)))
-
-    def _note(self, error: PushError) -> None:
-        detail = {"detail": error.detail} if error.detail else {}
-        log.rejected(error.event, self._ip, status=error.status, reason=error.reason, **detail)
 
     @property
     def grant(self) -> Grant:

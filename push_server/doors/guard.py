@@ -74,6 +74,14 @@ def check_origin(request: Request, settings: Settings) -> str:
     origin itself is good: the hidden iframe is a page of it.
     """
     if "HTTP_ORIGIN" not in request.environ:
+        if request.method == "POST" and request.header("sec-fetch-site") == "cross-site":
+            # Browsers name the origin of every POST; here something has taken it away.
+            raise Denied(
+                "origin_denied",
+                "A page of another site has to send its Origin.",
+                event="origin.reject",
+                reason="site",
+            )
         return ""
     origin = request.header("origin")
     if origin in settings.site_origins or origin == settings.public_url:

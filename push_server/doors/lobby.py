@@ -1,18 +1,24 @@
-"""The lobby: WebSockets that have shown no token yet.
+"""The lobby: WebSockets that have not said yet who they are.
 
 A browser can send neither a header nor, without another request, a ticket with the handshake. So
 whoever comes is let in here, and may bring a token within ten seconds; there may be few of them,
 in all and from one address.
 
-Event loop only. Imported by the doors that take WebSockets.
+Event loop only, but for making one. One for all doors that take WebSockets, which import it.
 """
 
 from collections import Counter
 
+from push_server import log
 from push_server.addresses import address_group
 from push_server.doors.context import Context
 from push_server.doors.orders import unlimited
-from push_server.errors import TooMany, Unavailable
+from push_server.errors import PushError, TooMany, Unavailable
+from push_server.transports import TRANSPORTS, frames
+from push_server.transports.base import Headers
+from push_server.transports.frames import Violation
+from push_server.transports.ws import REFUSED
+from push_server.websocket import Listener, WebSocketConnection
 
 CONNECT_SECONDS = 10.0
 """From the answer to the handshake to a first message with a token."""
@@ -25,30 +31,77 @@ STRANGERS_SHARE = 10
 
 
 class Lobby:
-    """The count of those who have shown no token yet."""
+    """The strangers, by address."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self._strangers: Counter[str] = Counter()
 
-    def enter(self, ip: str) -> None:
-        """Count one more. Raises `Unavailable`, `TooMany`."""
+    def receive(
+        self,
+        connection: WebSocketConnection,
+        listener: Listener,
+        ip: str,
+        headers: Headers,
+        shaken: Headers,
+    ) -> "Stay | None":
+        """Answer a handshake; None if it had to be refused.
+
+        `headers` are those of every answer, `shaken` those of this one besides.
+        """
         group = address_group(ip)
-        limit = self.context.settings.handshakes_per_ip
+        try:
+            self._check(group, ip)
+        except PushError as error:
+            log.refused(error, ip)
+            self.context.hub.refuse(headers, connection, error)
+            return None
+        self._strangers[group] += 1
+        connection.write(TRANSPORTS["ws"].head((*headers, *shaken)))
+        connection.begin(CONNECT_BYTES)
+        return Stay(self, group, connection, listener)
+
+    def _check(self, group: str, ip: str) -> None:
+        settings = self.context.settings
         if self._strangers.total() >= max(self.context.hub.capacity // STRANGERS_SHARE, 1):
             raise Unavailable("full", "Too many have not shown a token yet.", retry_after=5)
-        if self._strangers[group] >= limit and ip not in unlimited(self.context.settings):
+        if self._strangers[group] >= settings.handshakes_per_ip and ip not in unlimited(settings):
             raise TooMany(
                 "too_many_handshakes",
                 "This address has as many connections without a token as `handshakes_per_ip`.",
                 retry_after=5,
                 event="ws.reject",
             )
-        self._strangers[group] += 1
 
-    def leave(self, ip: str) -> None:
+    def leave(self, group: str) -> None:
         """Count one less."""
-        group = address_group(ip)
         self._strangers[group] -= 1
         if not self._strangers[group]:
             del self._strangers[group]
+
+    def note(self, violation: Violation, ip: str) -> None:
+        """Count and log what a client did wrong; its connection does not know the address."""
+        self.context.hub.counts[f"violations.{violation.code}"] += 1
+        log.rejected("ws.reject", ip, code=violation.code, reason=violation.reason)
+
+
+class Stay:
+    """A stranger in the lobby."""
+
+    def __init__(
+        self, lobby: Lobby, group: str, connection: WebSocketConnection, listener: Listener
+    ) -> None:
+        self._lobby = lobby
+        self._group = group
+        loop = lobby.context.hub.loop
+        self._deadline = loop.call_later(CONNECT_SECONDS, self._too_late, connection, listener)
+
+    @staticmethod
+    def _too_late(connection: WebSocketConnection, listener: Listener) -> None:
+        listener.violated(Violation(frames.POLICY_VIOLATION, "no connect"))
+        connection.fail(REFUSED + 408, "no connect in time")
+
+    def end(self) -> None:
+        """It is known now, or gone; to be called once."""
+        self._deadline.cancel()
+        self._lobby.leave(self._group)

@@ -6,6 +6,7 @@ from push_server.doors.echo import EchoDoor
 from push_server.doors.files import FileDoor, FrameDoor, script_names
 from push_server.doors.forwarded import visitor
 from push_server.doors.guard import check_host, check_no_token_in_url, check_origin
+from push_server.doors.lobby import Lobby
 from push_server.doors.presence import PresenceDoor
 from push_server.doors.publish import PublishDoor, TicketDoor
 from push_server.doors.pull import PullDoor
@@ -18,12 +19,13 @@ from push_server.transports.base import Headers
 
 def public_application(context: Context) -> Router:
     """The WSGI application that browsers talk to."""
-    bayeux = BayeuxDoor(context)
+    lobby = Lobby(context)
+    bayeux = BayeuxDoor(lobby)
     routes: Routes = {
         "/frame": ("GET", FrameDoor(context)),
         **{f"/{name}": ("GET", FileDoor(name)) for name in script_names()},
         "/subscribe/": ("GET", SubscribeDoor(context)),
-        "/subscribe/ws": ("GET", WebSocketDoor(context)),
+        "/subscribe/ws": ("GET", WebSocketDoor(lobby)),
         "/publish": ("POST", PublishDoor(context)),
         "/presence": ("POST", PresenceDoor(context)),
         "/bayeux": ("GET POST OPTIONS", bayeux),

@@ -40,10 +40,7 @@ class Router:
             headers += self._guard(request)
             answer = self._dispatch(request, headers)
         except PushError as error:
-            detail = {"detail": error.detail} if error.detail else {}
-            log.rejected(
-                error.event, request.ip, status=error.status, reason=error.reason, **detail
-            )
+            log.refused(error, request.ip)
             answer = self._refusal(error, headers)
         except Exception as failure:  # noqa: BLE001  # one request, not the server
             log.error("door.failed", failure, path=request.path)

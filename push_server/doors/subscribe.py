@@ -18,6 +18,7 @@ from push_server.doors.context import Context
 from push_server.doors.guard import authenticate
 from push_server.doors.orders import make_order
 from push_server.doors.request import Answer, Request
+from push_server.doors.taking import GiveBack, can_take, take
 from push_server.errors import BadInput, NotFound, Unavailable
 from push_server.positions import START_TAG, Position, channel_key
 from push_server.subscriber import SubscribeRequest
@@ -26,8 +27,6 @@ from push_server.transports.base import Headers
 
 POLL_SECONDS = 25.0
 POLL_SECONDS_LIMIT = 60.0
-
-GiveBack = Callable[[socket.socket], None]
 
 _TICKET = re.compile("(?:^|&)(?:ticket=|[^=&]*%)")
 """A parameter that is a ticket, or whose name is spelled so that it may be one."""
@@ -51,18 +50,16 @@ class SubscribeDoor:
         """The answer, or None if the connection was taken."""
         order = self._order(request, headers)
         context = self._context
-        hijack = request.environ.get("push_server.hijack")
-        if hijack is None:
+        if not can_take(request):
             return self._serve_blocking(order)
 
-        def take(sock: socket.socket, give_back: GiveBack) -> None:  # runs on the I/O thread
-            context.crossing.post(attach, sock, give_back if order.transport.once else None)
+        def attach(sock: socket.socket, give_back: GiveBack) -> None:  # runs on the loop
+            back = give_back if order.transport.once else None
+            context.crossing.spawn(
+                context.hub.attach(order, SocketConnection(context.hub, sock, back))
+            )
 
-        def attach(sock: socket.socket, give_back: GiveBack | None) -> None:  # runs on the loop
-            connection = SocketConnection(context.hub, sock, give_back)
-            context.crossing.spawn(context.hub.attach(order, connection))
-
-        if not hijack(take):
+        if not take(request, context, attach):
             raise BadInput("pipelined", "Send nothing behind a long-lived request.")
         return None
 

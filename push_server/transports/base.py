@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 
-from push_server.publications import Publication
+from push_server.publications import Publication, dump_json
 
 Headers = tuple[tuple[str, str], ...]
 Pieces = Any
@@ -99,9 +99,9 @@ class Transport(ABC):
         """The publications without a cursor, for who watches channels that it is not in."""
         raise NotImplementedError
 
-    @abstractmethod
     def control(self, message: Mapping[str, Any], cursor: str) -> bytes:
         """A control message."""
+        return self.relay(dump_json(message), cursor)
 
     @abstractmethod
     def relay(self, control: bytes, cursor: str) -> bytes:

@@ -13,13 +13,12 @@ No padding: with a charset in the type, no browser of today waits for more than 
 """
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Any
 
 from push_server.errors import BadInput, Denied
-from push_server.publications import Publication, dump_json
 from push_server.transports.base import Headers, Transport
+from push_server.transports.stream import Stream
 
 SCRIPT = b"""\
 "use strict";
@@ -41,14 +40,15 @@ _PAGE = (
     b'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Push</title></head>'
     b"<body hidden><script>%b</script>\n" % SCRIPT
 )
-_END = b"</p><hr>\n"
 
 
-class ForeverFrame(Transport):
-    """An HTML page, an element at a time."""
+class ForeverFrame(Stream):
+    """An HTML page; the objects of the stream are elements of it."""
 
     name = "frame"
     content_type = "text/html; charset=utf-8"
+    before = b"<p>"
+    behind = b"</p><hr>\n"
 
     def chosen(self, parameter: Callable[[str], str], origins: Sequence[str]) -> Transport:
         """Itself, if ``origin=``, the page that is to get the messages, is one of our sites'."""
@@ -75,25 +75,8 @@ class ForeverFrame(Transport):
         """The answer's head, and the page up to its script."""
         return super().head(headers) + _PAGE
 
-    def encode(self, publications: Sequence[Publication]) -> tuple[bytes, ...]:
-        """The objects of the stream, each as text in an element."""
-        pieces = [
-            b'<p>%b,"cursor":"1~%b' % (_as_text(publication.json[:-1]), publication.entry.encode())
-            for publication in publications
-        ]
-        return (pieces[0], *(b'"}' + _END + piece for piece in pieces[1:]), b'"}' + _END)
-
-    def control(self, message: Mapping[str, Any], cursor: str) -> bytes:
-        """The message's object with ``"cursor"``."""
-        return self.relay(dump_json(message), cursor)
-
-    def relay(self, control: bytes, cursor: str) -> bytes:
-        """The same of what is JSON already."""
-        return b'<p>%b,"cursor":"%b"}' % (_as_text(control[:-1]), cursor.encode()) + _END
-
-
-def _as_text(json: bytes) -> bytes:
-    """JSON without the characters that mean something in HTML: they stand in strings only."""
-    return (
-        json.replace(b"&", b"\\u0026").replace(b"<", b"\\u003c").replace(b">", b"\\u003e")
-    )
+    @staticmethod
+    def text(json: bytes) -> bytes:
+        """JSON without the characters that mean something in HTML: they stand in strings only."""
+        json = json.replace(b"&", b"\\u0026")
+        return json.replace(b"<", b"\\u003c").replace(b">", b"\\u003e")

@@ -163,7 +163,7 @@ class Inbound:
         """The next `count` bytes, for the parser of the package."""
         while len(self._buffer) < count:
             yield
-        data = bytes(self._buffer[:count])
+        data = bytes(memoryview(self._buffer)[:count])
         del self._buffer[:count]
         return data
 

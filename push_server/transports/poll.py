@@ -4,10 +4,9 @@ The server keeps nothing between two polls: the cursor goes out with an answer a
 with the next request. It works through everything that buffers answers.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from push_server.publications import Publication, dump_json
+from push_server.publications import Publication
 from push_server.transports.base import Headers, Transport, response
 
 
@@ -26,12 +25,8 @@ class Poll(Transport):
         """List elements, each with a comma behind it."""
         return (b"".join(publication.json + b"," for publication in publications),)
 
-    def control(self, message: Mapping[str, Any], cursor: str) -> bytes:
-        """A list element with a comma behind it."""
-        return self.relay(dump_json(message), cursor)
-
     def relay(self, control: bytes, cursor: str) -> bytes:
-        """The same of what is JSON already."""
+        """A list element with a comma behind it."""
         return control + b","
 
     def answer(

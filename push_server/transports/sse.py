@@ -5,10 +5,9 @@ LF only, no BOM, one `data` line (payloads are ASCII JSON and hold no line end),
 have an event name of their own, so that `onmessage` sees publications only.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from push_server.publications import Publication, dump_json
+from push_server.publications import Publication
 from push_server.transports.base import Headers, Transport
 
 
@@ -30,10 +29,6 @@ class SSE(Transport):
         ]
         return (pieces[0], *(b"\n\n" + piece for piece in pieces[1:]), b"\n\n")
 
-    def control(self, message: Mapping[str, Any], cursor: str) -> bytes:
-        """An event named ``control``."""
-        return self.relay(dump_json(message), cursor)
-
     def relay(self, control: bytes, cursor: str) -> bytes:
-        """The same of what is JSON already."""
+        """An event named ``control``."""
         return b"event: control\ndata: %b\nid: %b\n\n" % (control, cursor.encode())

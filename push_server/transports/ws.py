@@ -9,11 +9,11 @@ for each length that occurs, and not for each connection.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from push_server.publications import Publication, dump_json
+from push_server.publications import Publication
 from push_server.transports import frames
-from push_server.transports.base import Headers, Transport
+from push_server.transports.base import Headers
+from push_server.transports.stream import Stream
 
 CLOSE_CODES: Mapping[str, int] = {
     "left": 1000,
@@ -37,30 +37,27 @@ REFUSED = 4000
 class Frames:
     """Publications as frames, by the size of what each connection puts into them."""
 
-    __slots__ = ("_parts", "_sized")
+    __slots__ = ("_sized", "_starts")
 
-    def __init__(self, publications: Sequence[Publication]) -> None:
-        self._parts = [
-            b'%b,"cursor":"1~%b' % (publication.json[:-1], publication.entry.encode())
-            for publication in publications
-        ]
+    def __init__(self, starts: Sequence[bytes]) -> None:
+        self._starts = starts
+        """Each publication's object, up to where the rest of a cursor goes."""
         self._sized: dict[int, tuple[bytes, ...]] = {}
 
     def sized(self, size: int) -> tuple[bytes, ...]:
         """The pieces between which a rest of `size` bytes goes."""
         pieces = self._sized.get(size)
         if pieces is None:
-            starts = [frames.head(len(part) + size + 2) + part for part in self._parts]
+            starts = [frames.head(len(start) + size + 2) + start for start in self._starts]
             ends = [b'"}' + start for start in starts[1:]]
             pieces = self._sized[size] = (starts[0], *ends, b'"}')
         return pieces
 
 
-class WebSocket(Transport):
-    """The way out of a WebSocket."""
+class WebSocket(Stream):
+    """The way out of a WebSocket; the objects of the stream are messages."""
 
     name = "ws"
-    content_type = "application/json"
 
     def head(self, headers: Headers) -> bytes:
         """The handshake's answer; the door puts Sec-WebSocket-Accept among the headers."""
@@ -72,17 +69,13 @@ class WebSocket(Transport):
 
     def encode(self, publications: Sequence[Publication]) -> Frames:
         """The publication's object with ``"cursor"`` as its last member."""
-        return Frames(publications)
+        return Frames([self.start(publication) for publication in publications])
 
     @staticmethod
     def join(rest: bytes, pieces: Frames | tuple[()]) -> bytes:
         """The frames with this rest of a cursor in each."""
         return rest.join(pieces.sized(len(rest))) if pieces else b""
 
-    def control(self, message: Mapping[str, Any], cursor: str) -> bytes:
-        """The message's object with ``"cursor"``."""
-        return frames.text(dump_json({**message, "cursor": cursor}))
-
-    def relay(self, control: bytes, cursor: str) -> bytes:
-        """The same of what is JSON already."""
-        return frames.text(b'%b,"cursor":"%b"}' % (control[:-1], cursor.encode()))
+    def whole(self, json: bytes) -> bytes:
+        """A text message."""
+        return frames.text(json)
