@@ -16,7 +16,15 @@ from pathlib import Path
 
 from bench.load import Polled, Polls
 from bench.machine import BUILD, Failed, Missing, cpu_seconds
-from bench.measures import LIFETIME, MICRO, MILLI, Figures, Plan, quantile
+from bench.measures import (
+    LIFETIME,
+    MICRO,
+    MILLI,
+    WARM_UP_PUBLICATIONS,
+    Figures,
+    Plan,
+    quantile,
+)
 from bench.servers import CHANNEL, Nchan, PushServer, Server, payload
 from push_server.publications import dump_json
 
@@ -175,6 +183,11 @@ class Crowd:
         self._cpu = 0.0
         self._seconds = 0.0
 
+    def warm_up(self) -> None:
+        """A few publications that are not counted: Node compiles what has run often enough."""
+        for _ in range(WARM_UP_PUBLICATIONS):
+            self._publish()
+
     def take_turn(self, publications: int) -> None:
         """So many publications, each when every poll is held; then as many without a pause."""
         self._publish()  # not counted: it brings code and sockets back into the caches
@@ -238,6 +251,7 @@ def measure_polls(
             polls = stack.enter_context(Polls(server.port, asks, kind.marks, LIFETIME))
             polls.open(plan.pollers)
             crowds[kind.name] = Crowd(server, polls, plan.pollers)
+            crowds[kind.name].warm_up()
         for _ in range(plan.poll_turns):
             for name, crowd in crowds.items():
                 say("poll", name)
