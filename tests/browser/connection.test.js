@@ -114,6 +114,15 @@ describe("the shared connection", { concurrency: true }, () => {
       assert.equal(server.streams.length, 1, "the shared connection was not touched");
     }));
 
+  it("tells all pages where they are when another one leads", () =>
+    scene(async ({ server, connection, pages: [one, other], add }) => {
+      add(["d"]);
+      (await until(() => server.streams[1])).hello("1~5", publication("d", 6));
+      await until(() => connection.arrivals.cursor === "1~6");
+      connection.retire();
+      for (const page of [one, other]) assert.equal(page.of("heard").at(-1).cursor, "1~6");
+    }, { pages: 2 }));
+
   it("goes on for all pages with one request where they all are at the same place", () => {
     let begin;
     return scene(async ({ server, add }) => {
