@@ -412,3 +412,30 @@ def test_a_reason_never_quotes_what_came_over_the_wire() -> None:
     assert reason_of(ResponseError("OOM command not allowed\nmore")) == "OOM command not allowed"
     assert reason_of(TimeoutError()) == "TimeoutError"
     assert len(reason_of(OSError("x" * 1000))) == 200
+
+
+@in_loop
+async def test_what_fails_in_the_watch_over_the_connections_does_not_end_it(
+    own: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(redis_broker, "TICK", 0.02)
+    monkeypatch.setattr(redis_broker, "DEGRADED_SECONDS", 0.0)
+    async with nodes(own) as (node,):
+        told: list[bool] = []
+
+        def degraded(degraded: bool) -> None:
+            told.append(degraded)
+            raise ArithmeticError("a fault of the hub")
+
+        node.broker.degraded = degraded
+        own.cli("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: told == [True, False])
+        sung = node.broker._sung
+        await until(lambda: node.broker._sung > sung)
+        assert caplog.text.count("event=broker.tick_failed") == 2
+
+        async def fault() -> None:
+            raise ArithmeticError("a fault of ours")
+
+        await asyncio.wait([node.broker._spawn(fault())])
+        await until(lambda: "event=broker.task_failed" in caplog.text)

@@ -169,8 +169,14 @@ class RedisBroker(Broker):
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._spawned)
         return task
+
+    def _spawned(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            log.error("broker.task_failed", failure)
 
     def join(self, channel: str) -> None:
         """Listen to a channel, which has subscribers here now."""
@@ -341,8 +347,11 @@ class RedisBroker(Broker):
         working: asyncio.Task[None] | None = None
         while True:
             await asyncio.sleep(TICK)
-            self._judge()
-            self._rooms.forsake()
+            try:
+                self._judge()
+                self._rooms.forsake()
+            except Exception as failure:  # noqa: BLE001  # or nobody would notice a deaf bus any more
+                log.error("broker.tick_failed", failure)
             if self._link.up and (working is None or working.done()):
                 working = self._spawn(self._work())
 
