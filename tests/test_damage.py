@@ -20,7 +20,7 @@ from typing import TypeVar
 import pytest
 from harness import PushServer
 from test_brokers import ask, head_of, in_loop, published
-from test_sqlite import House, refusal
+from test_sqlite import House, posts, refusal
 from waiting import until, wait_for
 
 from push_server.brokers import sqlite_file, sqlite_store, writer
@@ -523,9 +523,7 @@ async def test_what_is_put_away_is_whole(killed: Log, tmp_path: Path) -> None:
 
 
 @in_loop
-async def test_damage_met_while_tidying(
-    stopped: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_damage_met_while_tidying(stopped: Log, tmp_path: Path) -> None:
     house = stopped.copy(tmp_path / "copy")
     async with house.open(**KEEP) as broker:
         epoch = (await head_of(broker, "a")).epoch
@@ -543,14 +541,7 @@ async def test_a_client_that_is_being_read_for(
     """A verdict on the old log must not be given out after its end has been told."""
     house = stopped.copy(tmp_path / "copy")
     async with house.open(**KEEP) as broker:
-        posted: list[object] = []
-        post = broker._writer._post
-
-        def counted(call: Callable[[], None]) -> None:
-            post(call)
-            posted.append(call)
-
-        monkeypatch.setattr(broker._writer, "_post", counted)
+        posted = posts(broker, monkeypatch)
         told: list[str] = []
         broker.restarted = lambda channel, *_: told.append(channel)
         house.faults.statement, house.faults.code = "INSERT INTO pub", sqlite3.SQLITE_CORRUPT

@@ -541,20 +541,26 @@ async def test_new_publications_join_a_channel_that_is_not_in_memory(house: Hous
         assert house.faults.loads == 1
 
 
+def posts(broker: SQLiteBroker, monkeypatch: pytest.MonkeyPatch) -> Sequence[object]:
+    """What the writer hands to the loop from now on."""
+    posted: list[object] = []
+    post = broker._writer._post
+
+    def counted(call: Callable[[], None]) -> None:
+        post(call)
+        posted.append(call)
+
+    monkeypatch.setattr(broker._writer, "_post", counted)
+    return posted
+
+
 @in_loop
 async def test_a_publication_right_after_a_window_was_read(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = (await cold(house, "a"))["a"]
     async with house.open() as broker:
-        posted: list[object] = []
-        post = broker._writer._post
-
-        def counted(call: Callable[[], None]) -> None:
-            post(call)
-            posted.append(call)
-
-        monkeypatch.setattr(broker._writer, "_post", counted)
+        posted = posts(broker, monkeypatch)
         # The loop stands still until the writer has handed it both results: first the window
         # without the fourth publication, then the fourth publication.
         reading = asyncio.create_task(broker.read({"a": start}))
