@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from contract import CARRIERS, HELD, STREAMS, over, subscribe
 from harness import PushServer, sign_webhook
 from wire import Ended, Message, Receiver, Streaming, read_response, request_bytes
 from wire_ws import handshake_headers
@@ -31,11 +33,6 @@ _numbers = count()
 def name() -> str:
     """A name that no other test has."""
     return f"readers{next(_numbers)}"
-
-
-def subscribe(push: PushServer, transport: str, *args: Any, **options: Any) -> Receiver:
-    receiver: Receiver = getattr(push, transport)(*args, **options)
-    return receiver
 
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
@@ -318,7 +315,7 @@ def test_51_malformed_cursors(push: PushServer, name: str, transport: str, text:
         assert (response.status, response.error) == (400, "cursor_malformed")
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@over(*CARRIERS)
 def test_51_cursors_that_prove_nothing(push: PushServer, name: str, transport: str) -> None:
     # Well-formed cursors that do not fit the log: another epoch, the future, another
     # publication under the same offset, another channel's place. Each is a reset that says
@@ -344,6 +341,7 @@ def test_51_cursors_that_prove_nothing(push: PushServer, name: str, transport: s
         ("tag", (channel, epoch, 3, short("id2"))),
     ]
     expected = 3
+    before = push.api("stats")
     for reason, entry in cases:
         with subscribe(push, transport, token, channel, since=cursor(mine, entry)) as reader:
             reset = reader.control("reset")
@@ -353,10 +351,13 @@ def test_51_cursors_that_prove_nothing(push: PushServer, name: str, transport: s
             assert offsets(reader.take(1)) == [expected]
         with subscribe(push, transport, token, channel, since=reset["cursor"]) as reader:
             assert offsets(reader.take(1)) == [expected]
+    after = push.api("stats")
+    for reason, times in Counter(reason for reason, _ in cases).items():
+        assert after[f"resets.{reason}"] - before.get(f"resets.{reason}", 0) == times
     assert push.get("/subscribe/poll?timeout=0&since=1", token=token).status == 200
 
 
-@pytest.mark.parametrize("transport", ["sse", "stream", "ws"])
+@over(*STREAMS, "bayeux-websocket", "bayeux-eventsource")
 def test_51_cut_before_every_reset_was_read(push: PushServer, name: str, transport: str) -> None:
     # The connection breaks between `hello` and the last `reset`. Whatever cursor the client
     # has by then, it must not stand behind a reset that the client was not told.
@@ -367,7 +368,7 @@ def test_51_cut_before_every_reset_was_read(push: PushServer, name: str, transpo
     since = cursor((f"user:{name}", last["epoch"], 0, "0"), (lost, last["epoch"] - 1, 0, "0"))
     with subscribe(push, transport, token, lost, added, since=since) as reader:
         told: set[str] = set()
-        cursors = [(reader.cursor, frozenset(told))]
+        cursors = [(since, frozenset(told))]
         while len(told) < 2:
             message = reader.next()
             if message.control == "reset":
@@ -480,6 +481,23 @@ def test_52_overlapping_polls(push: PushServer, name: str) -> None:
         assert [p["data"] for p in again.answer(hold=0)["publications"]] == [1, 2]
         for reader in (*readers, again):
             reader.close()
+
+
+@over(*HELD)
+def test_52_two_at_once_with_one_cursor(push: PushServer, name: str, transport: str) -> None:
+    # The same on every transport: two of one session and one place, each of which is told all.
+    channel = f"twice:{name}"
+    token = push.token(name)
+    with push.stream(token, channel) as first:
+        since = first.cursor
+    with (
+        subscribe(push, transport, token, channel, since=since) as one,
+        subscribe(push, transport, token, channel, since=since) as two,
+    ):
+        for number in range(3):
+            push.api("publish", channel=channel, data=number)
+            for reader in (one, two):
+                assert offsets(reader.take(1)) == [number + 1]
 
 
 class Publisher(threading.Thread):

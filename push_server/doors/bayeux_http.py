@@ -8,7 +8,6 @@ Runs in a worker up to the hijack. Imported by the public application.
 
 import socket
 from collections.abc import Callable, Coroutine
-from email.utils import formatdate
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,7 @@ from push_server.doors.bayeux import CALLBACK, HOLD_SECONDS, POLLING, Bayeux, Ho
 from push_server.doors.bayeux_socket import BayeuxSocketDoor
 from push_server.doors.lobby import Lobby
 from push_server.doors.request import Answer, Request, parse_json
-from push_server.doors.taking import GiveBack, can_take, take
+from push_server.doors.taking import GiveBack, can_take, date_header, take
 from push_server.errors import BadInput, Denied, NotFound, TooLarge, Unavailable
 from push_server.hub import Hub
 from push_server.transports.base import Headers, response_head
@@ -124,7 +123,7 @@ class _Shape:
         body = self.body(array)
         fields = (
             *self.headers,
-            ("Date", formatdate(usegmt=True)),
+            date_header(),
             ("Content-Length", str(len(body))),
         )
         if not keep_alive:

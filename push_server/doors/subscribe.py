@@ -9,7 +9,6 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from email.utils import formatdate
 from itertools import chain
 
 from push_server.brokers.base import Broker
@@ -18,7 +17,7 @@ from push_server.doors.context import Context
 from push_server.doors.guard import authenticate
 from push_server.doors.orders import make_order
 from push_server.doors.request import Answer, Request
-from push_server.doors.taking import GiveBack, can_take, take
+from push_server.doors.taking import GiveBack, can_take, date_header, take
 from push_server.errors import BadInput, NotFound, Unavailable
 from push_server.positions import START_TAG, Position, channel_key
 from push_server.subscriber import SubscribeRequest
@@ -85,7 +84,7 @@ class SubscribeDoor:
             transport=transport,
             timeout=_timeout(request) if transport.waits else 0.0,
             # A held answer would carry the time of its request; browsers set their clock by it.
-            headers=headers if transport.once else (*headers, ("Date", formatdate(usegmt=True))),
+            headers=headers if transport.once else (*headers, date_header()),
             keep_alive=request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
             and "close" not in connection,
             fallback=request.parameter("fallback"),

@@ -6,15 +6,13 @@ shown nothing yet is let in on trust, as far as the `Lobby`.
 Runs in a worker up to the hijack. Imported by the public application.
 """
 
-from email.utils import formatdate
-
 from push_server.doors.conversation import Conversation
 from push_server.doors.guard import authenticate
 from push_server.doors.lobby import Lobby
 from push_server.doors.methods import METHODS
 from push_server.doors.orders import make_order
 from push_server.doors.request import Answer, Request
-from push_server.doors.taking import Attach, can_take, take
+from push_server.doors.taking import Attach, can_take, date_header, take
 from push_server.errors import BadInput, Denied, NotServed, UpgradeRequired
 from push_server.transports import TRANSPORTS
 from push_server.transports.base import Headers
@@ -35,7 +33,7 @@ def accepted(request: Request) -> Headers:
         raise NotServed(
             "no_websocket", "This WSGI server cannot hand over a connection; use a stream."
         )
-    return (("Date", formatdate(usegmt=True)), ("Sec-WebSocket-Accept", proof))
+    return (date_header(), ("Sec-WebSocket-Accept", proof))
 
 
 class WebSocketDoor:
