@@ -111,8 +111,9 @@ globalThis.PushTransports = (() => {
    *   fallback?: string}} ask
    * @property {AbortSignal} signal
    * @property {(response: Response) => void} onResponse
-   * @property {(line: {send: (method: string, params: object) => void}) => void} onLine
-   *   is given the way to ask for changes, where the transport has one
+   * @property {(line: {send: (method: string, params: object) => void,
+   *   ask: (method: string, params: object) => Promise<any> | null}) => void} onLine
+   *   is given the way to ask for something in the connection, where the transport has one
    */
 
   /**
