@@ -198,7 +198,9 @@ class SocketConnection:
             return False
         self._owner.watch.drop(self._sock.fileno())
         self._owner.closed(self, "released")
-        self._give_back(self._sock)
+        # When this turn of the loop is over: the front's thread, woken by the first of a crowd that
+        # is answered, would take the interpreter from us at every `send` to the others.
+        self._owner.loop.call_soon(self._give_back, self._sock)
         return True
 
     def close(self, reason: str) -> None:

@@ -188,6 +188,8 @@ def test_what_a_poll_says_early_is_its_next_request(poll_line: Line) -> None:
     assert line.owner.ends == []
     line.connection.write(b"answer")
     assert line.connection.release()
+    assert line.given_back == [], "first all others of this turn are served"
+    line.owner.turn()
     assert line.given_back == [line.sock] and line.owner.ends == ["released"]
     assert line.sock.recv(100) == b"next", "not a byte was taken out"
 

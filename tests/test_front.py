@@ -169,7 +169,7 @@ class FakeServer:
             thunk()
         self.on_pull()
 
-    def readmit(self, sock: socket.socket, addr: Any) -> None:
+    def take_back(self, sock: socket.socket, addr: Any) -> None:
         self.readmitted.append(sock)
 
 
@@ -601,7 +601,7 @@ def test_what_fails_on_the_io_thread_ends_one_connection(
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["workers", "at once"])
 def test_many_leave_in_one_turn_and_come_back(
-    make_stand: Callable[..., Stand], at_once: bool
+    make_stand: Callable[..., Stand], monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
     taken: list[tuple[socket.socket, Any]] = []
 
@@ -614,9 +614,21 @@ def test_many_leave_in_one_turn_and_come_back(
         stand.connect().sendall(GET)
     stand.until(lambda: len(taken) == 20)
     assert not stand.front.active_channels
+    pull, pulls = stand.front.trigger.pull_trigger, []
+
+    def counted(call: Any) -> None:
+        pulls.append(call)
+        pull(call)
+
+    def fault() -> None:
+        raise ArithmeticError("a fault of the test")
+
+    monkeypatch.setattr(stand.front.trigger, "pull_trigger", counted)
     for sock, give_back in taken:
         sock.send(b"an answer of the hub")
         give_back(sock)
+    assert len(pulls) == 1, "one wake-up serves many"
+    stand.front._posted.appendleft(fault)  # keeps nobody
     stand.until(lambda: len(stand.front.active_channels) == 20)
     for client in stand.clients:
         assert client.recv(100) == b"an answer of the hub"

@@ -111,11 +111,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             buffer.close()
         if sock is None:
             return  # the client was gone, and waitress closed, before the worker was done
-
-        def give_back(returned: socket.socket) -> None:
-            server.trigger.pull_trigger(lambda: server.readmit(returned, addr))
-
-        take(sock, give_back)
+        take(sock, lambda returned: server.take_back(returned, addr))
 
 
 class Returned(Channel):

@@ -44,7 +44,7 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._incomplete: Counter[str] = Counter()
-        self._leaving: deque[Channel] = deque()
+        self._posted: deque[Callable[[], None]] = deque()
         self._waking = False
         super().__init__(*args, **kwargs)
 
@@ -57,19 +57,29 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
                 return
 
     def let_go(self, channel: Channel) -> None:
-        """Have the I/O thread let go of a channel (any thread); one wake-up serves many."""
+        """Have the I/O thread let go of a channel (any thread)."""
         if self.task_dispatcher.here:
             channel.leave()
-            return
-        self._leaving.append(channel)
-        if not self._waking:
-            self._waking = True
-            self.trigger.pull_trigger(self._all_leave)
+        else:
+            self._post(channel.leave)
 
-    def _all_leave(self) -> None:
+    def take_back(self, sock: socket.socket, addr: Any) -> None:
+        """Serve a connection that comes back (any thread)."""
+        self._post(lambda: self.readmit(sock, addr))
+
+    def _post(self, call: Callable[[], None]) -> None:
+        self._posted.append(call)
+        if not self._waking:  # one wake-up serves many
+            self._waking = True
+            self.trigger.pull_trigger(self._run_posted)
+
+    def _run_posted(self) -> None:
         self._waking = False  # before the queue is emptied: what comes later wakes us again
-        while self._leaving:
-            self._leaving.popleft().leave()
+        while self._posted:
+            try:
+                self._posted.popleft()()
+            except Exception as failure:  # noqa: BLE001  # one connection, not all behind it
+                log.error("front.posted", failure)
 
     def count(self, channel: Channel) -> None:
         """Turn away the address that opens connections and asks nothing."""
@@ -108,7 +118,7 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
                 channel.will_close = True
 
     def readmit(self, sock: socket.socket, addr: Any) -> None:
-        """Serve a connection that comes back."""
+        """Serve a connection that comes back (I/O thread)."""
         if sock.fileno() >= 0:
             Returned(self, sock, addr, self.adj, self._map)
 
