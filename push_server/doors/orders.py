@@ -20,7 +20,7 @@ from push_server.transports.base import Headers, Transport
 CHANNELS_LIMIT = 256
 """Channels that one request may name, whatever the settings say."""
 
-FALLBACKS = frozenset({"blocked", "buffered", "stalled", "not_found", "unsupported"})
+FALLBACKS = frozenset({"blocked", "buffered", "stalled", "cut", "not_found", "unsupported"})
 """What a browser may report to be wrong with the better transport."""
 OTHER = "other"
 """What counts for anything else, so that no client makes up a label of a metric."""
