@@ -19,13 +19,12 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-PATIENCE = 20.0
-"""Seconds after which a condition is taken for false; long, because test machines are slow."""
+from waiting import PATIENCE, wait_for
+
 START_LIMIT = 30.0
 COMMAND_LIMIT = 60.0
 
@@ -216,14 +215,11 @@ class Tab:
 
     def wait(self, script: str, *arguments: Any, timeout: float = PATIENCE) -> Any:
         """The first true value that this function body returns; fails after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while True:
-            value = self.run(script, *arguments)
-            if value:
-                return value
-            if time.monotonic() > deadline:
-                raise AssertionError(f"still false after {timeout} s: {script}\n{self.account()}")
-            time.sleep(0.05)
+
+        def account() -> str:
+            return f"{script}\n{self.account()}"
+
+        return wait_for(lambda: self.run(script, *arguments), account, timeout)
 
     def press(self, *keys: str) -> None:
         """Press keys, one after the other: characters, or names from `KEYS`."""
@@ -266,9 +262,12 @@ class Tab:
                 "return {url: location.href, info: window.push && push.info(), got: window.got,"
                 " events: window.events}"
             )
-            return "\n".join([json.dumps(state, indent=1), *self.console()])
         except DriverError as error:
             return str(error)
+        said = [json.dumps(state, indent=1)]
+        with contextlib.suppress(DriverError):  # Firefox does not tell
+            said += self.console()
+        return "\n".join(said)
 
     def close(self) -> None:
         """Close the tab."""

@@ -6,7 +6,8 @@ Imported by the browser tests.
 from typing import Any
 
 from driver import Browser, Tab
-from world import World, eventually
+from waiting import wait_for
+from world import World
 
 HARD = [
     "plain", "</script><script>window.hacked = 1</script>", "<img src=x onerror='hacked = 1'>",
@@ -39,7 +40,7 @@ class Plain:
 
     def subscribed(self) -> None:
         """Return once the channel has a subscriber."""
-        eventually(
+        wait_for(
             lambda: self.push.api("channels", prefix=self.channel)["channels"], "it is subscribed"
         )
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from signal import SIGSTOP
 
 import pytest
-from driver import PATIENCE, Browser, Tab
-from world import World, events, eventually, expect, info, live, received
+from driver import Browser, Tab
+from waiting import PATIENCE, wait_for
+from world import World, events, expect, info, live, received
 
 Worlds = Callable[..., World]
 
@@ -156,11 +157,11 @@ def test_who_is_there(browser: Browser, make_world: Worlds, where: str) -> None:
     alice.wait("return there.has('alice')")
     share, transports, _ = WAYS[where]
     bob = world.open(browser, "bob", share=share, transports=transports, channels="room:7")
-    eventually(lambda: who(alice, "room:7") == ["alice", "bob"], "bob is there")
+    wait_for(lambda: who(alice, "room:7") == ["alice", "bob"], "bob is there")
     assert who(bob, "room:7") == ["alice", "bob"]
     alice.wait("return there.has('bob')")
     bob.close()
-    eventually(lambda: who(alice, "room:7") == ["alice"], "bob has left")
+    wait_for(lambda: who(alice, "room:7") == ["alice"], "bob has left")
     alice.wait("return !there.has('bob') && there.has('alice')")
     assert bool(commands(world, "presence")) == ("websocket" in where)
     assert who(alice, "chat:1") == ["presence_denied"]

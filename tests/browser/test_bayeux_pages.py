@@ -9,7 +9,8 @@ import pytest
 from bayeux_modules import bayeux_modules
 from driver import Browser, Tab
 from proxy import BufferingProxy
-from world import World, eventually, in_both_browsers
+from waiting import wait_for
+from world import World, in_both_browsers
 
 _numbers = count()
 TEXT = "žluťoučký € \u2028 </script>"
@@ -123,7 +124,7 @@ class Member:
         self.publish("live")
         self.expect({"n": 1}, {"text": TEXT}, "missed", "live")
         self.tab.run("leave()")
-        eventually(
+        wait_for(
             lambda: not self._push.api("channels", prefix=self.channel)["channels"], "it has left"
         )
 

@@ -13,7 +13,8 @@ import pytest
 from driver import Browser
 from plain import HARD, Plain
 from test_bayeux_pages import ROWS as BAYEUX
-from world import World, eventually, in_both_browsers
+from waiting import wait_for
+from world import World, in_both_browsers
 
 TOOLS = """
 const [push, channel, since, token, ticket, origin] = arguments;
@@ -194,7 +195,7 @@ def test_live_picture(browser: Browser, make_world: Callable[..., World], shown:
         tab.wait(WIDE, width)
     # Heartbeats leave the picture alone, and so does the end.
     page.push.api("disconnect", user=page.user)
-    eventually(
+    wait_for(
         lambda: not page.push.api("channels", prefix=page.channel)["channels"], "it has ended"
     )
     assert tab.run(WIDE, 40)
@@ -221,7 +222,7 @@ def test_live_picture_in_a_frame(browser: Browser, world: World, shown: Shown) -
 
     def sees(width: int) -> None:
         look = "return document.images.length === 1 && document.images[0].naturalWidth"
-        eventually(lambda: page.tab.run_in_frame(look) == width, f"a picture {width} wide")
+        wait_for(lambda: page.tab.run_in_frame(look) == width, f"a picture {width} wide")
 
     page.publish(picture(3))
     come(3)

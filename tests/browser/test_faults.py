@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from driver import PATIENCE, Browser
+from driver import Browser
 from proxy import BufferingProxy
-from world import World, events, eventually, expect, in_both_browsers, info, received
+from waiting import PATIENCE, wait_for
+from world import World, events, expect, in_both_browsers, info, received
 
 LONG = 2 * PATIENCE
 """Where the page has to get through a delay that grows with every attempt."""
@@ -145,7 +146,7 @@ def test_a_site_in_trouble_does_not_end_a_session(
     assert info(tab)["state"] == "live", "the token it has still holds"
     world.notify("alice", 1)
     expect(tab, [1])
-    eventually(lambda: world.connections() == 0, "the stream ends with its token", LONG * 2)
+    wait_for(lambda: world.connections() == 0, "the stream ends with its token", LONG * 2)
     tab.wait("return push.info().state === 'waiting'", timeout=LONG)
     world.notify("alice", 2)
     world.site.down = False
@@ -198,7 +199,7 @@ def test_a_session_that_ended_at_the_site_ends_here(
     tab = world.open(browser, "alice", ttl=4)
     world.site.signed_out.add("alice")
     tab.wait("return push.info().state === 'signed_out'")
-    eventually(lambda: world.connections() == 0, "the stream is closed")
+    wait_for(lambda: world.connections() == 0, "the stream is closed")
     world.notify("alice", "secret")
     assert received(tab) == []
 
@@ -212,7 +213,7 @@ def test_a_page_never_continues_as_somebody_else(
     world.site.becomes["alice"] = "bob"
     tab.wait("return push.info().state === 'revoked'")
     assert info(tab)["lastError"]["code"] == "user_changed"
-    eventually(lambda: world.connections() == 0, "the stream is closed")
+    wait_for(lambda: world.connections() == 0, "the stream is closed")
     world.notify("bob", "secret")
     assert received(tab) == []
 
@@ -231,12 +232,12 @@ def test_behind_a_buffering_proxy_it_polls_and_says_why(
             world.notify("alice", number)
         expect(tab, list(range(20)))
         assert events(tab, "reset") == []
-        eventually(
+        wait_for(
             lambda: world.push.api("stats").get("fallbacks.poll.buffered") == 1, "the server knows"
         )
         # It is remembered: the next visit does not spend seconds on finding out.
         tab.close()
-        eventually(lambda: world.connections() == 0, "the last page ends the connection")
+        wait_for(lambda: world.connections() == 0, "the last page ends the connection")
         begun = time.monotonic()
         tab = world.open(browser, "alice", channels="node:1", share=share)
         assert time.monotonic() - begun < 4

@@ -7,7 +7,8 @@ from typing import Any
 
 from driver import Browser
 from plain import Plain
-from world import World, eventually, in_both_browsers
+from waiting import wait_for
+from world import World, in_both_browsers
 
 FRAME = """
 const [url, origin] = arguments;
@@ -79,7 +80,7 @@ def test_45_a_foreign_page_gets_nothing_from_a_forever_frame(
     tab = browser.open(world.site.url("www.evil.test", path="/page.js"))
     tab.run("window.heard = []; addEventListener('message', (event) => heard.push(event.data))")
     tab.run(FRAME, address(page), page.url)
-    eventually(
+    wait_for(
         lambda: any("frame-ancestors" in line for line in tab.console()), "the browser refuses"
     )
     page.publish("secret")

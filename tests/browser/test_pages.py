@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from driver import PATIENCE, Browser
-from world import World, events, eventually, expect, in_both_browsers, info, live, received
+from driver import Browser
+from waiting import PATIENCE, wait_for
+from world import World, events, expect, in_both_browsers, info, live, received
 
 NO_WORKER = "delete window.SharedWorker"
 
@@ -109,7 +110,7 @@ def test_the_only_page_comes_back_and_catches_up(
     world.notify("alice", 1)
     expect(tab, [1])
     tab.goto(world.site.url(world.host, path="/elsewhere"))
-    eventually(lambda: world.connections() == 0, "a cached page keeps no connection")
+    wait_for(lambda: world.connections() == 0, "a cached page keeps no connection")
     world.notify("alice", 2)
     tab.back()
     expect(tab, [1, 2])
@@ -130,7 +131,7 @@ def test_without_a_shared_worker_the_frame_does_the_work(
     # Such a page may keep nothing open when it is left, not for a moment.
     instance = info(tab)["instance"]
     tab.goto(world.site.url(world.host, path="/elsewhere"))
-    eventually(lambda: world.connections() == 0, "the frame closes its stream in pagehide")
+    wait_for(lambda: world.connections() == 0, "the frame closes its stream in pagehide")
     world.notify("alice", 2)
     tab.back()
     expect(tab, [1, 2])
@@ -166,4 +167,4 @@ def test_the_status_element_says_it_in_words(
     tab.wait(f"{shown} === 'Live'", timeout=2 * PATIENCE)
     tab.run("push.close()")
     tab.wait(f"{shown} === 'Off'")
-    eventually(lambda: world.connections() == 0, "close() closes")
+    wait_for(lambda: world.connections() == 0, "close() closes")

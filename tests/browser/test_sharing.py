@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 from driver import Browser, Tab
-from world import World, events, eventually, expect, in_both_browsers, info, live, received
+from waiting import wait_for
+from world import World, events, expect, in_both_browsers, info, live, received
 
 WAYS = {"worker": "example.test", "locks": "example.localhost", "lease": "example.test"}
 LEADERS = {way: domain for way, domain in WAYS.items() if way != "worker"}
@@ -49,11 +50,11 @@ def test_eight_tabs_one_connection(browser: Browser, make_world: Worlds, way: st
     assert world.connects() - before <= 2
     for tab in tabs[:-1]:
         tab.close()
-    eventually(lambda: world.connections() == 1, "the last tab has the connection")
+    wait_for(lambda: world.connections() == 1, "the last tab has the connection")
     world.push.api("publish", channel="node:1", data="last")
     expect(tabs[-1], ["all", "last"])
     tabs[-1].close()
-    eventually(lambda: world.connections() == 0, "the last tab closes the connection")
+    wait_for(lambda: world.connections() == 0, "the last tab closes the connection")
 
 
 @in_both_browsers
@@ -82,7 +83,7 @@ def test_no_gap_and_no_duplicate_when_the_leader_goes(
     publish(20)
     expect(third, sent)
     assert events(third, "reset") == []
-    eventually(lambda: world.connections() == 1, "one of them leads")
+    wait_for(lambda: world.connections() == 1, "one of them leads")
 
 
 def test_a_leader_that_was_left_comes_back(
@@ -102,12 +103,12 @@ def test_a_leader_that_was_left_comes_back(
     world.push.api("publish", channel="node:1", data=2)
     expect(leader, [1, 2])
     assert events(leader, "reset") == []
-    eventually(lambda: world.connections() == 1, "it leads again")
+    wait_for(lambda: world.connections() == 1, "it leads again")
 
 
 @in_both_browsers
 def test_an_heir_asks_once_for_all(browser: Browser, make_world: Worlds, leader_way: str) -> None:
-    """All pages were told the cursor, so none of them has to be brought up to date by itself."""
+    """All pages have the same cursor, so none of them has to be brought up to date by itself."""
     world = make_world(LEADERS[leader_way])
     tabs = [
         world.open(browser, "alice", share=leader_way, channels=f"node:{n}") for n in range(4)
@@ -115,16 +116,18 @@ def test_an_heir_asks_once_for_all(browser: Browser, make_world: Worlds, leader_
     for tab in tabs:
         live(tab)
     world.push.api("publish", channel="node:3", data=1)
-    expect(tabs[3], [1])
+    world.notify("alice", "all")
+    for tab in tabs:
+        tab.wait("return got.some(([, data]) => data === 'all')")
     before = world.connects()
     tabs[0].close()
-    eventually(lambda: world.connects() > before, "another one leads")
+    wait_for(lambda: world.connects() > before, "another one leads")
     for tab in tabs[1:]:
         tab.wait("return push.info().state === 'live'")
     world.push.api("broadcast", channels=["node:1", "node:2", "node:3"], data=2)
-    expect(tabs[1], [2])
-    expect(tabs[2], [2])
-    expect(tabs[3], [1, 2])
+    expect(tabs[1], ["all", 2])
+    expect(tabs[2], ["all", 2])
+    expect(tabs[3], [1, "all", 2])
     assert world.connects() - before == 1
     assert [events(tab, "reset") for tab in tabs[1:]] == [[], [], []]
 
@@ -149,7 +152,7 @@ def test_a_leader_that_is_frozen_hands_over(
     sleeper.cdp("Page.setWebLifecycleState", state="frozen")
     world.push.api("publish", channel="node:1", data=1)
     expect(awake, [1])
-    eventually(lambda: world.connections() == 1, "a frozen page has no connection")
+    wait_for(lambda: world.connections() == 1, "a frozen page has no connection")
     sleeper.cdp("Page.setWebLifecycleState", state="active")
     world.push.api("publish", channel="node:1", data=2)
     for tab in (sleeper, awake):
@@ -177,7 +180,7 @@ def test_a_leader_that_does_not_answer_is_replaced(
     for tab in (deaf, hearing):
         expect(tab, [1, 2])
         assert events(tab, "reset") == []
-    eventually(lambda: world.connections() == 1, "only the new one leads")
+    wait_for(lambda: world.connections() == 1, "only the new one leads")
 
 
 def test_channels_of_all_tabs_and_to_each_its_own(
@@ -213,7 +216,7 @@ def test_another_user_ends_the_one_before_at_once(
     for tab in old:
         tab.wait("return push.info().state === 'revoked'")
         assert events(tab, "revoked")[0][1] == "user_changed"
-    eventually(lambda: world.connections() == 1, "only the new user is connected")
+    wait_for(lambda: world.connections() == 1, "only the new user is connected")
     world.notify("alice", "private")
     world.notify("bob", "mine")
     expect(bob, ["mine"])
@@ -224,7 +227,7 @@ def test_another_user_s_page_alone_ends_nothing(browser: Browser, world: World) 
     alice = world.open(browser, "staying")
     asked = world.site.tokens["staying"]
     world.open(browser, "passing")
-    eventually(lambda: world.site.tokens["staying"] > asked, "the page makes sure")
+    wait_for(lambda: world.site.tokens["staying"] > asked, "the page makes sure")
     world.notify("staying", 1)
     expect(alice, [1])
 
@@ -258,7 +261,7 @@ def test_thirty_tabs_do_not_freeze_the_site(
     first.wait("return tabs.every(({push}) => push && push.info().state === 'live')", timeout=60)
     ways = first.run("return [...new Set(tabs.map(({push}) => push.info().sharing))]")
     assert ways == [way]
-    eventually(lambda: world.connections() == 1, "they have one connection")
+    wait_for(lambda: world.connections() == 1, "they have one connection")
     world.notify("alice", 1)
     first.wait("return tabs.every(({got}) => got.length === 1)")
     # The push host still answers the browser: no connection is stuck in a queue.

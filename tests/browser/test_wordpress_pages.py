@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 from driver import Browser, Tab
+from waiting import wait_for
 from wordpress.site import Visitor, WordPress
 from wordpress.story import comment
-from world import eventually
 
 READY = """
 window.line || pushServer.ready.then((line) => { window.line = line; });
@@ -139,7 +139,7 @@ def test_a_logout_in_one_tab_ends_the_others(
     elsewhere.wait("return document.querySelector('.pn-toast')")
     wordpress.settle()
     assert tab.run(NOTES) == []
-    eventually(lambda: elsewhere.run(NOTES) == ["For one of them"], "and only once")
+    wait_for(lambda: elsewhere.run(NOTES) == ["For one of them"], "and only once")
 
 
 def test_the_owner_tests_the_whole_way(browser: Browser, wordpress: WordPress) -> None:

@@ -3,30 +3,19 @@
 Imported by the browser tests.
 """
 
-import time
 from collections.abc import Callable
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import pytest
-from driver import PATIENCE, Browser, Tab
+from driver import Browser, Tab
 from harness import PushServer
+from waiting import PATIENCE
 from website import Site
 
 in_both_browsers = pytest.mark.parametrize("browser", ["Chromium", "Firefox"], indirect=True)
 """For tests of what the two do differently: frames and `document.domain`, locks and broadcasts,
 what is kept for the back button, how a connection ends."""
-
-
-def eventually(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
-    """The first true value of the condition; fails after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"still not so after {timeout} s: {what}"
-        time.sleep(0.02)
 
 
 class World:
