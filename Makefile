@@ -12,6 +12,9 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 # Further arguments for the demo, pytest or the benchmark: make test ARGS="-k tokens -x"
 ARGS ?=
 
+# How many processes share the tests: make test JOBS=2
+JOBS ?= 1
+
 # The tests that say what they see of the transports in browsers.
 BROWSER_TESTS := tests/browser/test_every_transport.py tests/browser/test_bayeux_pages.py \
 	-k "Chromium or Firefox"
@@ -30,7 +33,7 @@ demo: $(VENV)/runtime ## start the push server and a small CMS site to try it wi
 	$(BIN)/python -m cms_module.demo_site.run $(ARGS)
 
 test: need-test check ## check everything and run all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS)) $(ARGS)
 
 check: $(VENV)/testing ## style, types and syntax of all languages
 	$(BIN)/ruff check --quiet .

@@ -1,14 +1,33 @@
-"""Fixtures that all tests may use."""
+"""Fixtures that all tests may use, and how a run is shared between processes."""
 
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import PurePath
+from typing import Any
 
 import pytest
 from harness import PushServer
 from redis_server import RedisServer, program
 from wordpress.site import WordPress, missing, started
+
+SHARED = {
+    "wordpress": "wordpress",
+    "test_wordpress_pages": "wordpress",
+    "test_bayeux_clients": "bayeux",
+    "test_bayeux_pages": "bayeux",
+}
+"""Files, or folders, that one process takes together, because of what they set up."""
+
+LONG = ("wordpress", "test_topology", "test_packaging", "test_doctor", "test_soak_short")
+"""What is begun with, so that no process works alone in the end."""
+
+
+def part_of(nodeid: str) -> str:
+    """What of a run stays in one process: a file, or several."""
+    names = PurePath(nodeid.partition("::")[0]).with_suffix("").parts
+    return next((SHARED[name] for name in names if name in SHARED), names[-1])
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -17,6 +36,25 @@ def pytest_configure(config: pytest.Config) -> None:
     # A thousand servers and commands are started: none shall compile again what another has.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = str(config.rootpath / ".pytest_cache/bytecode")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes
+        order = {name: number for number, name in enumerate(LONG)}
+        items.sort(key=lambda item: order.get(part_of(item.nodeid), len(LONG)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give out whole parts, in the order of collection."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Parts(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return part_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Parts(config, log)
 
 
 @pytest.fixture(scope="session")
