@@ -1,5 +1,6 @@
 """Both applications under a foreign WSGI server: every route, its headers, its refusals."""
 
+import io
 import json
 import re
 import time
@@ -414,6 +415,9 @@ def test_a_ticket_is_for_one_subscription(house: House) -> None:
         ("/subscribe/sse", "channel=node:7&since=1~abcdef.1.1.0", True),
         ("/subscribe/poll", "channel=node%3A7&timeout=25", True),
         ("/subscribe/ws", "", True),
+        ("/bayeux", "jsonp=f", True),
+        ("/bayeux/connect", "", True),
+        ("/bayeux-not", "", False),
         ("/subscribe/sse", "ticket=x", False),
         ("/subscribe/sse", "channel=node:7&ticket=x", False),
         # Attack: with another spelling of the same name one client makes all others wait.
@@ -430,9 +434,17 @@ def test_what_has_to_wait_is_not_served_on_the_io_thread(
     assert waits_for_nothing(path, query) is expected
 
 
-@pytest.mark.parametrize("path", ["/subscribe/sse", "/subscribe/stream", "/subscribe/poll"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/subscribe/sse", b""),
+        ("/subscribe/stream", b""),
+        ("/subscribe/poll", b""),
+        ("/bayeux", b'[{"channel":"/meta/disconnect","clientId":"x"}]'),
+    ],
+)
 def test_what_waits_for_nothing_does_not_wait(
-    house: House, monkeypatch: pytest.MonkeyPatch, path: str
+    house: House, monkeypatch: pytest.MonkeyPatch, path: str, body: bytes
 ) -> None:
     def wait(*_: object) -> None:
         raise AssertionError("the I/O thread would stand still")
@@ -447,8 +459,12 @@ def test_what_waits_for_nothing_does_not_wait(
     environ: dict[str, Any] = {
         "HTTP_HOST": "push.example.com",
         "HTTP_AUTHORIZATION": f"Bearer {house.token()}",
+        "REQUEST_METHOD": "POST" if body else "GET",
         "PATH_INFO": path,
         "QUERY_STRING": "channel=node:7",
+        "CONTENT_TYPE": "application/json",
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": io.BytesIO(body),
         "push_server.hijack": hijack,
     }
     setup_testing_defaults(environ)

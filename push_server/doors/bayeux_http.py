@@ -1,9 +1,9 @@
 """``/bayeux`` over HTTP: long polling, callback polling, and the stream of an EventSource.
 
-A request is read by a worker and answered by the loop, at once or when there is something to say:
+A request is read by the front and answered by the loop, at once or when there is something to say:
 its connection leaves the front, as that of a long poll does, and comes back with the answer.
 
-Runs in a worker up to the hijack. Imported by the public application.
+Runs on the I/O thread up to the hijack. Imported by the public application.
 """
 
 import socket

@@ -1,8 +1,8 @@
 """``GET /subscribe/…``: from a request to a subscriber.
 
-Token, rights, channels and cursor are settled here, in a worker, so that every refusal is an
-ordinary HTTP answer. Then the connection is handed to the hub: as a socket where the front can
-let go of one, else as an iterator that occupies this worker until the stream ends.
+Token, rights, channels and cursor are settled here, so that every refusal is an ordinary HTTP
+answer. Then the connection is handed to the hub: as a socket where the front can let go of one,
+else as an iterator that occupies this worker until the stream ends.
 """
 
 import re
@@ -33,7 +33,9 @@ _TICKET = re.compile("(?:^|&)(?:ticket=|[^=&]*%)")
 
 def waits_for_nothing(path: str, query: str) -> bool:
     """Whether a request can be dealt with on waitress's I/O thread: it needs neither the broker,
-    which remembers the tickets, nor the loop."""
+    which remembers the tickets, nor the loop; that of Bayeux does everything there, later."""
+    if path == "/bayeux" or path.startswith("/bayeux/"):
+        return True
     transport = TRANSPORTS.get(path.removeprefix("/subscribe/"))
     return transport is not None and not transport.latest and not _TICKET.search(query)
 
