@@ -3,7 +3,8 @@
 Whatever can be wrong is found before 101 and refused by an ordinary HTTP answer. Only who has
 shown nothing yet is let in on trust, as far as the `Lobby`.
 
-Runs up to the hijack on the I/O thread, or with a ticket in a worker. Imported by the public application.
+Runs up to the hijack on the I/O thread, or with a ticket in a worker. Imported by the public
+application.
 """
 
 from push_server.doors.conversation import Conversation
