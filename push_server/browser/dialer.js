@@ -24,6 +24,8 @@ globalThis.PushDialer = (() => {
   /** Two missed heartbeats, and a little for the network, mean that nobody is there. */
   const HEARTBEATS = 2;
   const HEARTBEAT_SLACK = 3000;
+  /** So many connections in a row that began well and soon ended without a word were cut. */
+  const CUTS = 3;
   /** A connection that held this long was a good one: the next failure is a first failure. */
   const STEADY = 5000;
 
@@ -54,6 +56,7 @@ globalThis.PushDialer = (() => {
       this.choice = new Choice();
       this.attempt = 0;
       this.silences = 0;
+      this.cuts = 0;
       /** Whether a WebSocket came to nothing the last time while a poll was answered. */
       this.blocked = false;
 
@@ -165,6 +168,7 @@ globalThis.PushDialer = (() => {
       }
       clearTimeout(late);
       this.line = null;
+      if (this.isCut(failure)) await this.prove(transport, abort, "cut");
       if (failure && NOT_THERE.includes(failure.status)) {
         await this.prove(transport, abort, "not_found");
       } else if (failure?.code === "no_websocket") {
@@ -233,6 +237,18 @@ globalThis.PushDialer = (() => {
     }
 
     /**
+     * Whether connections are cut here: something on the way ends each after a while. A server
+     * says why it ends one, or is away for a moment and not several times in a row.
+     * @param {Failure | null} failure
+     */
+    isCut(failure) {
+      const soon = HEARTBEATS * this.house.heartbeat() * 1000;
+      const isSudden = this.takes > 0 && !this.ending && !failure?.status;
+      this.cuts = isSudden && Date.now() - this.startedAt < soon ? this.cuts + 1 : 0;
+      return this.cuts >= CUTS;
+    }
+
+    /**
      * A transport is suspected. If a poll is answered where it brought nothing, it is proved not
      * to work here (a proxy that collects the whole response, say); if the poll fails as well,
      * the network or the server is to blame and moving on would not help.
@@ -254,6 +270,7 @@ globalThis.PushDialer = (() => {
       // A server that is just starting may refuse the one and answer the other.
       const isDoubtful = reason === "blocked" && !this.blocked;
       this.blocked = !failure && reason === "blocked";
+      this.cuts = 0;
       if (!failure && !isDoubtful) {
         this.choice.avoid(transport.name, reason);
         this.house.avoided([...this.choice.avoided]);

@@ -1,4 +1,5 @@
-"""A proxy as it stands in front of some offices: it hands on a response when it has all of it.
+"""Proxies as they stand in front of some offices: one hands on a response when it has all of it,
+the other gives no connection more than a moment.
 
 Imported by the browser tests.
 """
@@ -45,12 +46,15 @@ class BufferingProxy:
                 return
             self.methods[request.split(b" ", 1)[0].decode()] += 1
             with socket.create_connection(("127.0.0.1", self._upstream), LIMIT) as server:
-                server.sendall(
-                    re.sub(rb"(?i)\r\nconnection: [^\r]*", b"", request, count=1).replace(
-                        b"\r\n", b"\r\nConnection: close\r\n", 1
-                    )
-                )
-                self._pass_on(server, client, request.split(b" ", 2)[1].startswith(self._held))
+                self._hand_on(request, client, server)
+
+    def _hand_on(self, request: bytes, client: socket.socket, server: socket.socket) -> None:
+        server.sendall(
+            re.sub(rb"(?i)\r\nconnection: [^\r]*", b"", request, count=1).replace(
+                b"\r\n", b"\r\nConnection: close\r\n", 1
+            )
+        )
+        self._pass_on(server, client, request.split(b" ", 2)[1].startswith(self._held))
 
     @staticmethod
     def _pass_on(server: socket.socket, client: socket.socket, hold: bool) -> None:
@@ -72,6 +76,35 @@ class BufferingProxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+
+class CuttingProxy(BufferingProxy):
+    """Knows WebSockets, and ends every one below `cut` half a second after it was asked for."""
+
+    def __init__(self, cut: str) -> None:
+        super().__init__("/none")
+        self._cut = cut.encode()
+
+    def _hand_on(self, request: bytes, client: socket.socket, server: socket.socket) -> None:
+        if not request.split(b" ", 2)[1].startswith(self._cut):
+            super()._hand_on(request, client, server)
+            return
+        server.sendall(request)
+        threading.Thread(target=_pump, args=(client, server), daemon=True).start()
+        threading.Timer(0.5, _end, (client, server)).start()
+        _pump(server, client)
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+
+
+def _end(*sockets: socket.socket) -> None:
+    for each in sockets:
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
 
 
 def _read_request(client: socket.socket) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from driver import Browser
-from proxy import BufferingProxy
+from proxy import BufferingProxy, CuttingProxy
 from waiting import PATIENCE, wait_for
 from world import World, events, expect, in_both_browsers, info, received
 
@@ -218,14 +218,13 @@ def test_a_page_never_continues_as_somebody_else(
     assert received(tab) == []
 
 
-@pytest.mark.parametrize("share", ["worker", "lease"])
 def test_behind_a_buffering_proxy_it_polls_and_says_why(
-    browser: Browser, make_world: Callable[..., World], share: str
+    browser: Browser, make_world: Callable[..., World]
 ) -> None:
     """It knows nothing of WebSockets either, and is in the way of both."""
     with BufferingProxy("/subscribe/stream") as proxy:
         world = make_world(front=proxy.before)
-        tab = world.open(browser, "alice", channels="node:1", share=share)
+        tab = world.open(browser, "alice", channels="node:1")
         found = info(tab)
         assert (found["transport"], found["transportReason"]) == ("poll", "buffered")
         for number in range(20):
@@ -239,7 +238,7 @@ def test_behind_a_buffering_proxy_it_polls_and_says_why(
         tab.close()
         wait_for(lambda: world.connections() == 0, "the last page ends the connection")
         begun = time.monotonic()
-        tab = world.open(browser, "alice", channels="node:1", share=share)
+        tab = world.open(browser, "alice", channels="node:1")
         assert time.monotonic() - begun < 4
         assert info(tab)["transportReason"] == "buffered"
         # Held polls, not a poll every moment.
@@ -259,3 +258,22 @@ def test_where_a_websocket_is_blocked_a_stream_is_used(
         expect(tab, [1])
         assert world.push.api("stats")["fallbacks.stream.blocked"] == 1
         assert [code for _, code, _ in events(tab, "error")] == []
+
+
+def test_where_websockets_are_cut_a_stream_is_used(
+    browser: Browser, make_world: Callable[..., World]
+) -> None:
+    """Each begins well and ends half a second later; nothing is missed meanwhile."""
+    with CuttingProxy("/subscribe/ws") as proxy:
+        world = make_world(front=proxy.before)
+        tab = world.open(browser, "alice", share="lease")
+        sent = 0
+        while info(tab)["transport"] != "stream":
+            world.notify("alice", sent)
+            sent += 1
+            tab.wait("return got.length >= arguments[0]", sent)
+        assert info(tab)["transportReason"] == "cut"
+        world.notify("alice", sent)
+        expect(tab, list(range(sent + 1)))
+        assert events(tab, "reset") == []
+        assert world.push.api("stats")["fallbacks.stream.cut"] == 1

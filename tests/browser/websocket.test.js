@@ -184,6 +184,35 @@ describe("a WebSocket", () => {
       assert.deepEqual([name, why.reason], ["websocket", "blocked"]);
     }, { greet: false, open: shut }));
 
+  it("is left when three in a row are cut while a poll is answered", () =>
+    story(async ({ server, page, socket }) => {
+      socket.close(1006);
+      for (const number of [1, 2]) {
+        const next = await until(() => sockets[number]?.commands.length && sockets[number]);
+        next.hello();
+        await until(() => page.state === "live");
+        next.close(1006);
+      }
+      (await until(() => server.streams[0])).hello("1~0");
+      await until(() => page.of("status").at(-1).status.transport === "stream");
+      assert.equal(page.of("status").at(-1).status.reason, "cut");
+      assert.equal(sockets.length, 3);
+    }));
+
+  it("stays when the server sends it away, however often", () =>
+    story(async ({ server, page }) => {
+      for (const number of [0, 1, 2]) {
+        const next = await until(() => sockets[number]?.commands.length && sockets[number]);
+        if (number) next.hello();
+        await until(() => page.state === "live");
+        next.say({ type: "reconnect", delay: 0, reason: "asked" });
+        next.close(4003);
+      }
+      (await until(() => sockets[3]?.commands.length && sockets[3])).hello();
+      await until(() => page.state === "live");
+      assert.equal(server.requests.length, 0);
+    }));
+
   it("stays when the server is away altogether", () =>
     story(async ({ server, page }) => {
       server.onPoll = () => { throw new TypeError("unreachable"); };
