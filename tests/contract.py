@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from harness import SITE, PushServer
-from wire import PATIENCE, Asked, Poll, Receiver, Refused, Sse, Stream
+from waiting import PATIENCE
+from wire import Asked, Poll, Receiver, Refused, Sse, Stream
 from wire_bayeux import CallbackPolling, EventSource, LongPolling, WebSocket
 from wire_classic import Frame, Interval, Jsonp, Pictures, Pull, picture
 from wire_ws import Ws

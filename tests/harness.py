@@ -31,8 +31,8 @@ from typing import Any, Self, TypeVar
 
 from itsdangerous import Signer
 from ports import free_port
+from waiting import PATIENCE
 from wire import (
-    PATIENCE,
     Address,
     Asked,
     Ended,

@@ -18,8 +18,8 @@ from contract import NEEDED, data, fresh
 from harness import SITE, PushServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from waiting import wait_for
-from wire import PATIENCE, Response, read_head, request_bytes
+from waiting import PATIENCE, wait_for
+from wire import Response, read_head, request_bytes
 from wire_ws import BINARY, CLOSE, CONT, PING, PONG, TEXT, Upgraded, frame
 
 from push_server.doors.methods import METHODS

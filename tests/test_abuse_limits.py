@@ -7,7 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 from harness import PushServer
-from wire import PATIENCE, Ended, Receiver, Refused, Stream, Wire, read_response, request_bytes
+from waiting import PATIENCE
+from wire import Ended, Receiver, Refused, Stream, Wire, read_response, request_bytes
 
 from push_server.positions import parse_cursor
 

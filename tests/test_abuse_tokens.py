@@ -14,7 +14,8 @@ from urllib.parse import urlencode
 
 import pytest
 from harness import SITE, PushServer, b64, sign_token
-from wire import PATIENCE, Receiver, Refused, Response
+from waiting import PATIENCE
+from wire import Receiver, Refused, Response
 
 from push_server.tokens import TokenKeys
 

@@ -7,7 +7,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 from harness import SITE, PushServer
-from wire import PATIENCE, Refused, read_head, request_bytes
+from waiting import PATIENCE
+from wire import Refused, read_head, request_bytes
 from wire_ws import Upgraded
 
 pytestmark = pytest.mark.usefixtures("unharmed")

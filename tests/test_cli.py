@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from harness import PushServer
 from ports import free_port
+from waiting import PATIENCE
 
 from push_server import __version__
 from push_server.cli import main
@@ -27,7 +28,6 @@ from push_server.tokens import TokenKeys
 KEY = "k" * 24
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 20.0
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
 from ports import free_port
+from waiting import PATIENCE
 
 from push_server.tokens import TokenKeys
 
@@ -24,7 +25,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(path for path in [*ROOT.glob("*.rst"), *ROOT.glob("docs/*.rst")])
 BESIDE = [ROOT / f"{folder}/README.rst" for folder in ("iptables", "nginx", "packaging")]
 """Pages that stand beside what they are about."""
-PATIENCE = 20.0
 
 
 def parse(page: Path) -> nodes.document:

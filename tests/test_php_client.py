@@ -29,12 +29,11 @@ from docutils import nodes
 from docutils.core import publish_doctree
 from harness import PushServer
 from ports import free_port, listens
-from waiting import wait_for, wait_until_up
+from waiting import PATIENCE, wait_for, wait_until_up
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "cms_module/examples/plain_php"
 DRIVE = ROOT / "tests/php/drive.php"
-PATIENCE = 20.0
 TIMEOUT, CONNECT_TIMEOUT = 0.3, 0.1
 SLACK = 0.05
 """Seconds that a busy machine may add to a time limit."""

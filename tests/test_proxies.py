@@ -33,7 +33,6 @@ from push_server.settings import SETTINGS
 ROOT = Path(__file__).resolve().parent.parent
 NGINX = ROOT / "nginx"
 TOOLS = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-PATIENCE = 15.0
 LONGEST_POLL = 60
 LIMIT = 12
 """Connections per address, in place of the 200 that are shipped."""

@@ -13,11 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlencode
 
+from waiting import PATIENCE
+
 Address = tuple[str, int] | str
 """A loopback port, or the path of a Unix socket."""
-
-PATIENCE = 10.0
-"""Seconds after which an answer is taken for missing; long, because test machines are slow."""
 
 
 class Ended(Exception):

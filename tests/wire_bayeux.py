@@ -11,8 +11,8 @@ from itertools import count
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
+from waiting import PATIENCE
 from wire import (
-    PATIENCE,
     Asked,
     Body,
     Ended,

@@ -11,8 +11,8 @@ from collections import Counter, deque
 from html.parser import HTMLParser
 from typing import Any
 
+from waiting import PATIENCE
 from wire import (
-    PATIENCE,
     Asked,
     Body,
     Ended,

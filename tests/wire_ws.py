@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from waiting import PATIENCE
 from wire import (
-    PATIENCE,
     Address,
     Asked,
     Ended,

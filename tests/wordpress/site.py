@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, Self
 
 from harness import PushServer
 from ports import free_port
-from waiting import wait_for, wait_until_up
+from waiting import PATIENCE, wait_for, wait_until_up
 
 HERE = Path(__file__).resolve().parent
 PLUGIN = HERE.parent.parent / "cms_module/wordpress"
@@ -35,7 +35,6 @@ SOURCE = Path(os.environ.get("PUSH_WORDPRESS", "/usr/share/wordpress"))
 """Debian's WordPress, or another one that somebody wants to try."""
 HOST = "www.wp.test"
 WORKERS = 5
-PATIENCE = 20.0
 
 SETTINGS = ("PUSH_URL", "PUSH_API", "PUSH_TOKEN_KEY", "PUSH_API_KEY")
 
