@@ -16,7 +16,8 @@ from urllib.parse import urlencode
 
 import pytest
 from contract import CARRIERS, HELD, STREAMS, over, subscribe
-from harness import PushServer, sign_webhook
+from formulas import sign_webhook
+from harness import PushServer
 from wire import Ended, Message, Receiver, Streaming, read_response, request_bytes
 from wire_ws import handshake_headers
 
@@ -579,7 +580,7 @@ def test_53_publishing_while_clients_attach(
     )
     publisher = Publisher(push, "seam:1", most=100_000)
     failures: list[str] = []
-    until = time.monotonic() + 4
+    until = time.monotonic() + 2.5
     attached: dict[str, int] = {}
 
     def work(transport: str) -> None:
@@ -596,7 +597,7 @@ def test_53_publishing_while_clients_attach(
         publisher.join(10)
         assert publisher.failure is None
         assert failures == []
-        assert min(attached.values()) > 10, attached
+        assert min(attached.values()) > 5, attached
         assert offsets(steady.take(publisher.published)) == list(range(1, publisher.published + 1))
 
 
@@ -610,7 +611,7 @@ def test_53_a_beginning_without_a_cursor(
     publisher.start()
     token = push.token("1")
     try:
-        until = time.monotonic() + 3
+        until = time.monotonic() + 1.5
         while time.monotonic() < until:
             with push.stream(token, "seam:1") as reader:
                 entry = reader.hello["cursor"].partition(short("seam:1") + ".")[2]

@@ -251,22 +251,24 @@ def test_41_a_message_has_a_size(push: PushServer, name: str) -> None:
         assert ws_stranger.closed(3).code == 1009
 
 
-def test_41_a_million_fragments(push: PushServer, name: str) -> None:
+def test_41_fragments_without_end(push: PushServer, name: str) -> None:
     memory = resident(push)
     for last in (frame(CONT, b"", fin=False), frame(CONT, b"x", fin=False)):
         with push.ws(push.token(name)) as ws:
-            begun = time.monotonic()
             ws.wire.send(frame(TEXT, b"{", fin=False))
             ws.wire.send(last * 20_000)
+            begun = time.monotonic()
             assert ws.upgraded.closed(5).code == 1008
-            assert time.monotonic() - begun < 5
-    assert resident(push) - memory < 4 * 1024 * 1024
+            assert time.monotonic() - begun < 1
+    assert resident(push) - memory < 1024 * 1024
 
 
 def test_41_a_flood_of_pings(push: PushServer, name: str) -> None:
     with push.ws(push.token(name)) as ws, push.ws(push.token(f"other-{name}")) as other:
         ws.wire.send(frame(PING, b"p" * 125) * 20_000)
+        begun = time.monotonic()
         assert ws.upgraded.closed(5).code == 1008
+        assert time.monotonic() - begun < 1
         assert other.call("ping") == {}
 
 
