@@ -29,8 +29,9 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from harness import issue_token, toml
+from formulas import issue_token
 from redis_server import RedisServer
+from server_process import toml
 from waiting import wait_for
 
 ROOT = Path(__file__).resolve().parent.parent

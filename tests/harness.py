@@ -5,32 +5,19 @@
             push.api("publish", channel="node:7", data={"n": 1})
             assert alice.take(1)[0].value["data"] == {"n": 1}
 
-Keyword arguments are settings, as in `push-server.toml`. The tokens and the API signatures
-are made here from the formulas in `docs/protocol.rst`, not with the server's code. Every
-secret that passes through is remembered, and the log must not hold one of them.
-
-Imported by the tests; needs nothing but a command line that knows `serve --config`.
+Keyword arguments are settings, as in `push-server.toml`. Imported by the tests.
 """
 
 import base64
-import hashlib
-import hmac
 import json
-import os
-import resource
 import secrets
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-from itsdangerous import Signer
+from formulas import issue_token, sign_webhook
 from ports import free_port
+from server_process import ServerProcess
 from waiting import PATIENCE
 from wire import (
     Address,
@@ -49,39 +36,8 @@ from wire_ws import Ws
 
 SITE = "http://www.site.localhost:8080"
 PUSH_HOST = "push.site.localhost"
-SALT = b"push.connect.v1"
-START_LIMIT = 20.0
-STOP_LIMIT = 15.0
 
 Subscriber = TypeVar("Subscriber")
-
-
-def b64(data: bytes) -> str:
-    """base64url without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def sign_token(payload: bytes, key: str, salt: bytes = SALT) -> str:
-    """A token over these bytes, from the formula alone."""
-    value = b64(payload)
-    derived = hmac.digest(key.encode(), salt, "sha256")
-    return f"{value}.{b64(hmac.digest(derived, value.encode(), 'sha256'))}"
-
-
-def issue_token(claims: Mapping[str, Any], key: str) -> str:
-    """A token over these claims, made by itsdangerous and checked against the formula."""
-    payload = json.dumps(claims, separators=(",", ":"), ensure_ascii=False).encode()
-    signer = Signer(key, salt=SALT, key_derivation="hmac", digest_method=hashlib.sha256)
-    token = signer.sign(b64(payload)).decode()
-    assert token == sign_token(payload, key)
-    return token
-
-
-def sign_webhook(secret: str, webhook_id: str, timestamp: str, body: bytes) -> str:
-    """The `webhook-signature` of a body, from the formula alone."""
-    key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-    signed = f"{webhook_id}.{timestamp}.".encode() + body
-    return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
 
 class ApiError(Exception):
@@ -98,44 +54,15 @@ class RawAnswer(bytes):
     closed: bool
 
 
-def toml(settings: Mapping[str, Any]) -> str:
-    """The settings as TOML; tables last. JSON spells strings, numbers and lists alike."""
-    plain, tables = [], []
-    for key, value in settings.items():
-        if key == "namespace":
-            for name, table in value.items():
-                tables.append(f'[namespace."{name}"]\n{toml(table)}')
-        elif isinstance(value, dict):
-            tables.append(f"[{key}]\n{_inline_members(value)}")
-        else:
-            plain.append(f"{key} = {json.dumps(value)}")
-    return "\n".join([*plain, *tables, ""])
-
-
-def _inline_members(table: Mapping[str, Any]) -> str:
-    lines = []
-    for key, value in table.items():
-        if isinstance(value, dict):
-            inner = ", ".join(f"{name} = {json.dumps(entry)}" for name, entry in value.items())
-            lines.append(f"{json.dumps(key)} = {{{inner}}}")
-        else:
-            lines.append(f"{json.dumps(key)} = {json.dumps(value)}")
-    return "\n".join(lines)
-
-
-class PushServer:
+class PushServer(ServerProcess):
     """A push server process, its keys, and clients for it."""
 
     def __init__(self, descriptors: int | None = None, **settings: Any) -> None:
-        self.descriptors = descriptors
-        """How many file descriptors the process may have; `None`: as many as we."""
-        self.folder = Path(tempfile.mkdtemp(prefix="push-test-"))
         self.port = free_port()
         self.internal_port = free_port()
-        self.token_keys = [secrets.token_urlsafe(32)]
         self.api_secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
         self.host = f"{PUSH_HOST}:{self.port}"
-        self.settings: dict[str, Any] = {
+        defaults = {
             "listen": f"127.0.0.1:{self.port}",
             "internal_listen": f"127.0.0.1:{self.internal_port}",
             "public_url": f"http://{self.host}",
@@ -144,163 +71,26 @@ class PushServer:
             "broker": "memory:",
             "drain_spread": 1,
             "jsonp": True,
-            "token_keys": self.token_keys,
+            "token_keys": [secrets.token_urlsafe(32)],
             "api_keys": {"cms": self.api_secret},
         }
-        self.settings.update(settings)
-        if self.settings["broker"] == "sqlite":
-            self.settings["broker"] = f"sqlite:{self.folder / 'push.db'}"
-        self.token_keys = self.settings["token_keys"]
-        self.secrets: set[str] = {*self.token_keys, self.api_secret}
+        super().__init__({**defaults, **settings}, descriptors)
+        self.token_keys: list[str] = self.settings["token_keys"]
+        self.secrets |= {*self.token_keys, self.api_secret}
         self.server_errors: list[Response] = []
         """Every 5xx that `request` met: bad input must never cause one."""
-        self.process: subprocess.Popen[bytes] | None = None
-        self.options: list[str] = []
-        """What `serve` is given besides the configuration."""
-        self._log_file = self.folder / "log"
-        self._killed = False
 
-    # The process
-
-    @property
-    def config_file(self) -> Path:
-        return self.folder / "push-server.toml"
-
-    def write_config(self, **changes: Any) -> None:
-        """Write the configuration, with changes that stay."""
-        self.settings.update(changes)
-        self.config_file.write_text(toml(self.settings))
-
-    def start(self) -> Self:
-        """Start the process and wait until `/ready` answers 200."""
-        self.write_config()
-        # Nothing of the developer's own configuration may leak into a test.
-        environment = {
-            key: value for key, value in os.environ.items() if not key.startswith("PUSH_SERVER_")
-        }
-        root = str(Path(__file__).resolve().parent.parent)
-        environment["PYTHONPATH"] = root
-        with self._log_file.open("ab") as log:
-            command = [sys.executable, "-m", "push_server", "serve"]
-            self.process = subprocess.Popen(
-                [*command, "--config", str(self.config_file), *self.options],
-                cwd=self.folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                preexec_fn=self._limit_descriptors if self.descriptors else None,
-            )
-        self._killed = False
-        self.wait_ready()
-        return self
-
-    def _limit_descriptors(self) -> None:
-        assert self.descriptors is not None
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
-
-    def wait_ready(self, timeout: float = START_LIMIT) -> None:
-        """Return once `/ready` is 200; fail with the server's own words."""
-        assert self.process is not None
-        deadline = time.monotonic() + timeout
-        answer: object = "no answer"
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise AssertionError(f"the server ended by itself:\n{self.log}")
-            try:
-                response = self.get("/ready", internal=True, timeout=2)
-            except (OSError, Ended) as error:
-                answer = error
-            else:
-                if response.status == 200:
-                    return
-                answer = response
-            time.sleep(0.02)
-        self.kill()
-        raise AssertionError(f"not ready after {timeout} s ({answer}):\n{self.log}")
-
-    def kill(self) -> None:
-        """SIGKILL: nothing is said, nothing is finished."""
-        assert self.process is not None
-        self._killed = True
-        self.process.kill()
-        self.process.wait(STOP_LIMIT)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send the process a signal."""
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def wait(self, timeout: float = STOP_LIMIT) -> int:
-        """The exit status, once the process has ended."""
-        assert self.process is not None
-        return self.process.wait(timeout)
-
-    def terminate(self, timeout: float = STOP_LIMIT) -> int:
-        """SIGTERM; the exit status."""
-        self.signal(signal.SIGTERM)
-        return self.wait(timeout)
-
-    def restart(self) -> Self:
-        """Stop the process if it runs, and start it on the same ports and data."""
-        if self.alive:
-            self.terminate()
-        return self.start()
-
-    @property
-    def alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    @property
-    def log(self) -> str:
-        """Everything the process has written."""
-        if not self._log_file.exists():
-            return ""
-        return self._log_file.read_text("utf-8", "backslashreplace")
+    def ask_ready(self) -> object:
+        try:
+            return self.get("/ready", internal=True, timeout=2).status
+        except (OSError, Ended) as error:
+            return error
 
     def check_healthy(self, log_since: int = 0) -> None:
         """What must hold after any test: alive, ready, and nothing in the log to regret."""
         assert self.alive, self.log[-4000:]
         assert self.get("/ready", internal=True).status == 200
         self.check_log(log_since)
-
-    def check_log(self, since: int = 0) -> None:
-        """No traceback and no secret in the log, from this character on."""
-        log = self.log[since:]
-        assert "Traceback" not in log, log[-4000:]
-        for secret in self.secrets:
-            assert secret not in log, f"the log holds the secret {secret[:12]}…"
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self._remove()
-            raise
-
-    def __exit__(self, failure: object, *_: object) -> None:
-        try:
-            status = 0
-            if self.alive:
-                try:
-                    status = self.terminate()
-                except subprocess.TimeoutExpired:
-                    self.kill()
-                    if failure is None:
-                        raise AssertionError(
-                            f"SIGTERM did not end it:\n{self.log[-4000:]}"
-                        ) from None
-            if failure is None:
-                assert self._killed or status == 0, f"exit status {status}:\n{self.log[-4000:]}"
-                self.check_log()
-            assert not self.alive
-        finally:
-            self._remove()
-
-    def _remove(self) -> None:
-        if self.alive:
-            self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     # Tokens, tickets and signatures
 

@@ -9,7 +9,8 @@ from itertools import count
 from typing import Any
 
 import pytest
-from harness import SITE, ApiError, PushServer, sign_webhook
+from formulas import sign_webhook
+from harness import SITE, ApiError, PushServer
 from wire import Response, parse_responses
 
 pytestmark = pytest.mark.usefixtures("unharmed")

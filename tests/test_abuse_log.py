@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from harness import SITE, PushServer, sign_token
+from formulas import sign_token
+from harness import SITE, PushServer
 from wire import Refused, Response
 from wire_ws import PING, TEXT, Upgraded, frame
 

@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from harness import SITE, PushServer, b64, sign_token
+from formulas import b64, sign_token
+from harness import SITE, PushServer
 from waiting import PATIENCE
 from wire import Receiver, Refused, Response
 

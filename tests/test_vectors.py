@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import issue_token, sign_token, sign_webhook
+from formulas import issue_token, sign_token, sign_webhook
 from itsdangerous import URLSafeSerializer
 
 from push_server.channels import ChannelSet, check_channel, is_pattern_or_name

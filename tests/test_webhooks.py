@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PushServer, sign_webhook
+from formulas import sign_webhook
+from harness import PushServer
 from ports import free_port
 from waiting import wait_for
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, NamedTuple
 
-from harness import sign_webhook
+from formulas import sign_webhook
 
 from faults.child import Actor, main
 from faults.logs import CANARY, Row, Writer, digest, owner_of

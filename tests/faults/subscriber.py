@@ -19,7 +19,7 @@ from secrets import token_hex
 from typing import Any
 from urllib.parse import urlencode
 
-from harness import issue_token
+from formulas import issue_token
 
 from faults.child import Actor, main
 from faults.clients import (
