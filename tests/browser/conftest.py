@@ -20,12 +20,12 @@ TRANSPORTS = Path(__file__).resolve().parents[2] / "docs/transports.rst"
 
 
 @pytest.fixture(scope="session")
-def warm_browser() -> Iterator[Callable[[str], Browser]]:
-    """Gives the browser of this name, one for the whole run."""
+def warm_browser() -> Iterator[Callable[..., Browser]]:
+    """Gives the browser of this name, the same for the whole run, or the second one."""
     with ExitStack() as browsers:
 
         @cache
-        def warm(name: str) -> Browser:
+        def warm(name: str, number: int = 1) -> Browser:
             start, absent = BROWSERS[name]
             if reason := absent():
                 pytest.skip(reason)
@@ -36,10 +36,18 @@ def warm_browser() -> Iterator[Callable[[str], Browser]]:
 
 @pytest.fixture
 def browser(
-    request: pytest.FixtureRequest, warm_browser: Callable[[str], Browser]
+    request: pytest.FixtureRequest, warm_browser: Callable[..., Browser]
 ) -> Iterator[Browser]:
     """Chromium, or what `in_both_browsers` says; the tabs that the test opened are closed."""
     browser = warm_browser(getattr(request, "param", "Chromium"))
+    yield browser
+    browser.close_tabs()
+
+
+@pytest.fixture
+def other_browser(warm_browser: Callable[..., Browser]) -> Iterator[Browser]:
+    """Another Chromium, with cookies of its own."""
+    browser = warm_browser("Chromium", 2)
     yield browser
     browser.close_tabs()
 

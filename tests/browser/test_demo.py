@@ -55,19 +55,6 @@ class Demo:
         return tab
 
 
-@pytest.fixture(scope="module")
-def other_warm_browser() -> Iterator[Browser]:
-    with Browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def other_browser(other_warm_browser: Browser) -> Iterator[Browser]:
-    """A second browser, with cookies of its own."""
-    yield other_warm_browser
-    other_warm_browser.close_tabs()
-
-
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
     started = Demo(tmp_path)

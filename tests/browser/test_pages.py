@@ -10,19 +10,20 @@ NO_WORKER = "delete window.SharedWorker"
 
 
 @in_both_browsers
-def test_a_notification_reaches_its_user_and_nobody_else(browser: Browser, world: World) -> None:
+def test_a_notification_reaches_its_user_and_nobody_else(
+    browser: Browser, other_browser: Browser, world: World
+) -> None:
     """Two people at two computers, and a third who shares the first one's browser."""
-    with Browser() as elsewhere:
-        alice = world.open(browser, "alice")
-        bob = world.open(elsewhere, "bob")
-        carol = world.open(browser, "carol")
-        world.notify("alice", {"text": "for alice"})
-        world.notify("bob", {"text": "for bob"})
-        world.notify("carol", {"text": "for carol"})
-        expect(alice, [{"text": "for alice"}])
-        expect(bob, [{"text": "for bob"}])
-        expect(carol, [{"text": "for carol"}])
-        assert len({info(tab)["connection"] for tab in (alice, bob, carol)}) == 3
+    alice = world.open(browser, "alice")
+    bob = world.open(other_browser, "bob")
+    carol = world.open(browser, "carol")
+    world.notify("alice", {"text": "for alice"})
+    world.notify("bob", {"text": "for bob"})
+    world.notify("carol", {"text": "for carol"})
+    expect(alice, [{"text": "for alice"}])
+    expect(bob, [{"text": "for bob"}])
+    expect(carol, [{"text": "for carol"}])
+    assert len({info(tab)["connection"] for tab in (alice, bob, carol)}) == 3
 
 
 def test_channels_come_and_go_while_the_page_lives(browser: Browser, world: World) -> None:

@@ -1,6 +1,5 @@
 """WordPress as people see it: two browsers, a bell, a note, and what ends it."""
 
-from collections.abc import Iterator
 
 import pytest
 from driver import Browser, Tab
@@ -21,19 +20,6 @@ ASKED = """
 return performance.getEntriesByType("resource").filter(
   ({name}) => name.startsWith(location.origin) && name.includes(".php")).length
 """
-
-
-@pytest.fixture(scope="module")
-def other_warm_browser(wordpress: WordPress) -> Iterator[Browser]:
-    with Browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def other_browser(other_warm_browser: Browser) -> Iterator[Browser]:
-    """A second browser, with cookies of its own."""
-    yield other_warm_browser
-    other_warm_browser.close_tabs()
 
 
 @pytest.fixture
