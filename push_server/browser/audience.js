@@ -60,9 +60,12 @@ globalThis.PushAudience = (() => {
       return pages;
     }
 
-    /** The page last looked at first. */
+    /** In the order in which they are asked for a token: who was last looked at answers best. */
     latestFirst() {
-      return [...this].sort((one, other) => other.activeAt - one.activeAt);
+      // Who turns out to have another user now is let go. The host takes the connection along,
+      // and the pages that were not asked yet would go on elsewhere as if nothing had happened.
+      return [...this].sort((one, other) =>
+        Number(one.hosts) - Number(other.hosts) || other.activeAt - one.activeAt);
     }
 
     /** The channels that any of them wants. */

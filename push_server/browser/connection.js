@@ -91,12 +91,15 @@ globalThis.PushConnection = (() => {
       });
     }
 
-    /** A page's end of a MessageChannel, or of a worker. @param {MessagePort} port */
-    accept(port) {
+    /**
+     * @param {MessagePort} port a page's end of a MessageChannel, or of a worker
+     * @param {boolean} [hosts] whether all this runs in that page's frame
+     */
+    accept(port, hosts = false) {
       port.onmessage = ({ data: message }) => {
         const page = this.audience.pages.get(port);
         if (message.type === "attach") {
-          this.attach(port, message);
+          this.attach(port, { ...message, hosts });
         } else if (!page) {
           // Taken for dead, or let go: a page that still speaks has to begin anew.
           if (message.type !== "detach") port.postMessage({ type: "unknown" });
@@ -119,14 +122,15 @@ globalThis.PushConnection = (() => {
      * @param {MessagePort} port
      * @param {{instance: string, token: string, channels: string[], since?: string,
      *   seen?: [string, number][], transports?: string[],
-     *   avoided?: [string, Avoided][]}} message
+     *   avoided?: [string, Avoided][], hosts: boolean}} message
      */
     async attach(port, { instance, token, channels, since, seen = [], transports,
-                         avoided = [] }) {
+                         avoided = [], hosts }) {
       const { arrivals, audience, dialer } = this;
       dialer.choice.recall(avoided);
       dialer.choice.allow(transports);
       const page = new Page(port, instance, seen);
+      page.hosts = hosts;
       audience.add(page);
       this.ticker = this.ticker || setInterval(() => this.tick(), TICK);
       page.post({ type: "welcome" });

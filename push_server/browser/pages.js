@@ -39,6 +39,8 @@ globalThis.PushPage = (() => {
     constructor(port, instance, seen = []) {
       this.port = port;
       this.instance = instance;
+      /** Whether the connection runs in this page's frame, and ends with it. */
+      this.hosts = false;
       /** @type {Set<string>} */
       this.channels = new Set();
       /** @type {Map<string, number>} channel → the last offset this page was given */

@@ -155,7 +155,7 @@ globalThis.PushShare = (() => {
 
     attachOwn() {
       const { port1, port2 } = new MessageChannel();
-      this.connection.accept(port1);
+      this.connection.accept(port1, true);
       this.member.attach(port2);
       this.line?.close();
       this.line = null;

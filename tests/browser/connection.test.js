@@ -7,7 +7,7 @@
 
 const assert = require("node:assert/strict");
 const { describe, it } = require("node:test");
-const { json, publication, scene, servers, until } = require("./paper.js");
+const { TestPage, json, publication, scene, servers, until } = require("./paper.js");
 
 describe("the shared connection", { concurrency: true }, () => {
   it("gives a page each publication once, whatever comes twice", () =>
@@ -244,6 +244,27 @@ describe("the shared connection", { concurrency: true }, () => {
       await until(() => other.got.length);
       assert.deepEqual(one.got, []);
     }, { pages: 2 }));
+
+  it("lets all pages of another user go, and last the one whose frame it runs in", () =>
+    scene(async ({ server, connection, pages }) => {
+      const host = new TestPage(connection, server, true).attach(["c"]);
+      const left = [];
+      for (const page of [...pages, host]) {
+        page.answer = () => ({ token: server.token({ sub: "somebody else" }) });
+        const take = page.port.postMessage;
+        page.port.postMessage = (message) => {
+          take(message);
+          if (message.type !== "released") return;
+          left.push(page);
+          if (page === host) connection.retire();
+        };
+      }
+      await until(() => host.state === "live");
+      host.say({ type: "wake", why: "visible" });
+      await connection.session.check();
+      assert.equal(left.length, 7);
+      assert.equal(left.at(-1), host);
+    }, { pages: 6 }));
 
   it("waits as long as the server asks, whoever looks at the page", () =>
     scene(async ({ server, connection, page }) => {

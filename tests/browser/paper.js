@@ -117,7 +117,7 @@ class Server {
 }
 
 class TestPage {
-  constructor(connection, server) {
+  constructor(connection, server, hosts = false) {
     this.server = server;
     this.messages = [];
     this.answer = () => ({ token: server.token() });
@@ -130,7 +130,7 @@ class TestPage {
         if (message.type === "ping" && !this.dead) this.say({ type: "alive" });
       },
     };
-    connection.accept(this.port);
+    connection.accept(this.port, hosts);
   }
 
   say(message) {
