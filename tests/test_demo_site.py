@@ -4,6 +4,7 @@ The push server is a double that notes what it is asked; tests/browser/test_demo
 one, and real browsers.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -619,6 +620,7 @@ def test_launcher_starts_both_and_ends_both(way: signal.Signals, tmp_path: Path)
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
     )
     try:
         assert process.stdout
@@ -632,7 +634,8 @@ def test_launcher_starts_both_and_ends_both(way: signal.Signals, tmp_path: Path)
         process.send_signal(way)
         assert process.wait(20) == 0
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # and the server, should it be left behind
         process.communicate(timeout=10)
     for closed in (port, push_port):
         run.check_port(closed, "--port")
