@@ -26,7 +26,7 @@ from push_server.doors.methods import METHODS
 
 # Many small examples on one server, which is looked at when all are through.
 hostile = settings(
-    max_examples=60, deadline=None, database=None,
+    max_examples=40, deadline=None, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
