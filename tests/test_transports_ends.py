@@ -79,7 +79,7 @@ def test_heartbeats_and_the_greatest_age(
             else:  # its connects are its heartbeat
                 assert said == []
             assert {(each.control, each.cursor) for each in said} <= {("ping", cursors[transport])}
-        assert 2 < time.monotonic() - begun < 8
+        assert 2 < time.monotonic() - begun < 15
 
 
 def test_a_stream_ends_with_its_token(push: PushServer, name: str) -> None:
