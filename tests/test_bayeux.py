@@ -703,6 +703,10 @@ def test_49_a_foreign_page(push: PushServer, name: str) -> None:
     assert ours.status == 204
     assert "Pragma" in (ours.header("Access-Control-Allow-Headers") or "")
     assert ours.header("Access-Control-Allow-Credentials") == "true"
+    # A refusal, too: without it the page sees a broken network, and tries again.
+    refused = push.request("POST", "/bayeux", body=b"?", headers={"Origin": SITE, **JSON})
+    assert refused.status == 400
+    assert refused.header("Access-Control-Allow-Credentials") == "true"
 
 
 def test_a_chunked_request(push: PushServer, name: str) -> None:

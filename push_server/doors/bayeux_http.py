@@ -43,9 +43,6 @@ class BayeuxDoor:
 
     def __call__(self, request: Request, headers: Headers) -> Answer | None:
         """Answer, or take the connection."""
-        if any(name == "Access-Control-Allow-Origin" for name, _ in headers):
-            # Clients ask for it although there are no cookies; the origin is one of the list.
-            headers = (*headers, ("Access-Control-Allow-Credentials", "true"))
         if not self._context.serves_bayeux:  # and the connection could not be handed over
             raise Unavailable("elsewhere", "Another process has the sessions.", retry_after=1)
         if request.method == "OPTIONS":

@@ -42,9 +42,15 @@ def public_application(context: Context) -> Router:
         check_host(request, context.settings)
         check_no_token_in_url(request)
         origin = check_origin(request, context.settings)
-        # Only a listed origin is ever echoed, never "*", and no credentials: there are none.
         vary = ("Vary", "Origin")
-        return (("Access-Control-Allow-Origin", origin), vary) if origin else (vary,)
+        if not origin:
+            return (vary,)
+        # Only a listed origin is ever echoed, never "*", and no credentials: there are none.
+        shared: Headers = (("Access-Control-Allow-Origin", origin), vary)
+        if f"{request.path}/".startswith("/bayeux/"):
+            # Bayeux clients ask for it although there are no cookies, and of refusals, too.
+            shared += (("Access-Control-Allow-Credentials", "true"),)
+        return shared
 
     def headers() -> Headers:
         # Chromium honours document.domain only where every response of the origin, errors
