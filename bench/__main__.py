@@ -125,7 +125,7 @@ def arguments() -> argparse.Namespace:
         prog="python -m bench",
         description="Compare this server with Nchan, Faye and a bare C relay.",
     )
-    parser.add_argument("--quick", action="store_true", help="a minute instead of several")
+    parser.add_argument("--quick", action="store_true", help="three minutes instead of ten")
     parser.add_argument("--rounds", type=int, help="how often each server is measured")
     parser.add_argument(
         "--only", action="append", choices=PARTS, metavar="PART",
