@@ -15,6 +15,7 @@ from push_server.addresses import without_limit
 from push_server.casts import Address
 from push_server.front import channel as channel_module
 from push_server.front.channel import BODY_FACTOR, Channel
+from push_server.front.handover import Handover
 from push_server.front.listeners import HEADER_BYTES, Front, Fronts
 from push_server.front.requests import StrictParser, Task
 from push_server.heads import HEADER_COUNT, TARGET_BYTES
@@ -420,6 +421,12 @@ class Stand:
             each.close()
 
 
+def well(_: Any, start: Any) -> list[bytes]:
+    """An application that answers."""
+    start("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+
+
 @pytest.fixture
 def make_stand() -> Iterator[Callable[..., Stand]]:
     stands: list[Stand] = []
@@ -462,11 +469,7 @@ def test_an_address_that_opens_and_asks_nothing_is_limited(
 def test_a_connection_counts_until_its_request_is_complete(
     make_stand: Callable[..., Stand],
 ) -> None:
-    def application(_: Any, start: Any) -> list[bytes]:
-        start("200 OK", [("Content-Length", "2")])
-        return [b"ok"]
-
-    stand = make_stand(application, per_address=3)
+    stand = make_stand(well, per_address=3)
     channels = stand.front.active_channels
     for _ in range(10):
         client = stand.connect("127.0.0.2")
@@ -480,6 +483,27 @@ def test_a_connection_counts_until_its_request_is_complete(
         assert not stand.front._incomplete
         assert client.recv(1000).endswith(b"ok")
     assert len(stand.front.active_channels) == 10
+
+
+def test_a_connection_that_is_handed_over_counts_until_its_request_is_complete(
+    make_stand: Callable[..., Stand],
+) -> None:
+    handover = Handover.make()
+    sends = make_stand(well, handover=handover)
+    takes = make_stand(well, handover=handover._replace(mine=True), per_address=2)
+    served = sends.connect("127.0.0.2")
+    served.sendall(GET)
+    sends.until(lambda: any(channel.served for channel in sends.front.active_channels.values()))
+    for _ in range(4):
+        sends.connect("127.0.0.2")
+    sends.until(lambda: len(sends.front.active_channels) == 5)
+    for client in sends.clients:
+        client.sendall(b"POST /bayeux HTTP/1.1\r\n")
+    sends.until(lambda: not sends.front.active_channels)
+    takes.turn(10)
+    assert takes.front._incomplete == {"127.0.0.2": 2}
+    assert len(takes.front.active_channels) == 3
+    handover.close()
 
 
 def test_a_connection_that_comes_back_is_no_handshake(make_stand: Callable[..., Stand]) -> None:
@@ -567,6 +591,24 @@ def test_what_waits_for_nothing_needs_no_worker(make_stand: Callable[..., Stand]
     while answers.count(b"\r\n\r\nok") < 4:
         stand.turn()
         answers += client.recv(1000)
+
+
+def test_the_io_thread_does_not_wake_itself(
+    make_stand: Callable[..., Stand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It alone empties the pipe, which many small requests in one turn would fill."""
+    stand = make_stand(well, at_once=lambda path, query: True)
+    client = stand.connect()
+    stand.until(lambda: bool(stand.front.active_channels))
+    woken: list[int] = []
+    monkeypatch.setattr(stand.front.trigger, "_physical_pull", lambda: woken.append(1))
+    client.sendall(GET * 50)
+    client.settimeout(5)
+    answers = b""
+    while answers.count(b"\r\n\r\nok") < 50:
+        stand.turn()
+        answers += client.recv(65_536)
+    assert woken == []
 
 
 def test_a_reset_behind_what_waits_for_nothing(make_stand: Callable[..., Stand]) -> None:

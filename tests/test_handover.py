@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from waitress import wasyncore
@@ -46,11 +47,12 @@ Pair = tuple[socket.socket, socket.socket]
 def test_what_is_handed_over(handover: Handover, pair: Pair, line: bytes, taken: bool) -> None:
     client, ours = pair
     client.sendall(line)
-    assert handover.takes(ours, ("192.0.2.1", 5)) is taken
-    assert not handover._replace(mine=True).takes(ours, ("192.0.2.1", 5))
+    assert handover.takes(ours, ("192.0.2.1", 5), served=False) is taken
+    assert not handover._replace(mine=True).takes(ours, ("192.0.2.1", 5), served=False)
     got: list[tuple[bytes, object]] = []
 
-    def admit(sock: socket.socket, addr: object) -> None:
+    def admit(sock: socket.socket, addr: object, *, served: bool) -> None:
+        assert not served
         with sock:
             got.append((sock.recv(100), addr))
 
@@ -69,11 +71,29 @@ def test_what_cannot_be_handed_over_is_refused_here(handover: Handover, pair: Pa
     client, ours = pair
     client.sendall(b"POST /bayeux HTTP/1.1\r\n")
     sent = 0
-    while handover.takes(ours, ("192.0.2.1", 5)):
+    while handover.takes(ours, ("192.0.2.1", 5), served=False):
         sent += 1
         assert sent < 10_000
     assert sent >= 10
     client.close()  # nobody waits in vain: what is not taken is cut off with the pair
-    inbox = Inbox(handover.inbox, {}, 2, lambda sock, addr: sock.close())
+    inbox = Inbox(handover.inbox, {}, 2, lambda sock, addr, *, served: sock.close())
     inbox.handle_read()
-    assert handover.takes(ours, ("192.0.2.1", 5))
+    assert handover.takes(ours, ("192.0.2.1", 5), served=False)
+
+
+def test_one_that_cannot_be_served_keeps_nobody(handover: Handover, pair: Pair) -> None:
+    client, ours = pair
+    client.sendall(b"POST /bayeux HTTP/1.1\r\n")
+    for port in (5, 6):
+        assert handover.takes(ours, ("192.0.2.1", port), served=True)
+    got: list[Any] = []
+
+    def admit(sock: socket.socket, addr: Any, *, served: bool) -> None:
+        with sock:
+            got.append((addr, served))
+            assert addr[1] != 5
+
+    inbox = Inbox(handover.inbox, {}, 2, admit)
+    for _ in range(2):
+        wasyncore.loop(timeout=1, use_poll=True, map=inbox._map, count=1)
+    assert got == [(("192.0.2.1", 5), True), (("192.0.2.1", 6), True)]

@@ -39,7 +39,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """Read, unless another process is to serve what comes (I/O thread)."""
         handover = self.server.handover
         between = self.request is None and not self.requests
-        if handover is not None and between and handover.takes(self.socket, self.addr):
+        if (
+            handover is not None
+            and between
+            and handover.takes(self.socket, self.addr, served=self.served)
+        ):
             self.handle_close()
         else:
             super().handle_read()

@@ -13,8 +13,7 @@ Runs on the I/O thread. Imported by the listeners, and by the parent and the hou
 import json
 import re
 import socket
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from waitress import wasyncore
 
@@ -24,11 +23,16 @@ from push_server.publications import dump_json
 LINE_BYTES = 64
 """How much of a request is looked at."""
 MESSAGE_BYTES = 256
-"""An address."""
+"""An address, and whether the connection has had an answer."""
 
 _BAYEUX = re.compile(rb"(?:GET|POST|OPTIONS) /bayeux[/? ]")
 
-Admit = Callable[[socket.socket, Any], None]
+
+class Admit(Protocol):
+    """Serves a connection."""
+
+    def __call__(self, sock: socket.socket, addr: Any, *, served: bool) -> None:
+        """`served`: whether it has had an answer before."""
 
 
 class Handover(NamedTuple):
@@ -52,7 +56,7 @@ class Handover(NamedTuple):
         self.inbox.close()
         self.outbox.close()
 
-    def takes(self, sock: socket.socket, addr: Any) -> bool:
+    def takes(self, sock: socket.socket, addr: Any, *, served: bool) -> bool:
         """Send a connection there, if that is where its next request belongs.
 
         False, too, if it cannot be: then the request is refused here.
@@ -60,7 +64,7 @@ class Handover(NamedTuple):
         try:
             if self.mine or not _BAYEUX.match(sock.recv(LINE_BYTES, socket.MSG_PEEK)):
                 return False
-            socket.send_fds(self.outbox, [dump_json(addr)], [sock.fileno()])
+            socket.send_fds(self.outbox, [dump_json([addr, served])], [sock.fileno()])
         except OSError:
             return False
         return True
@@ -92,4 +96,8 @@ class Inbox(wasyncore.dispatcher):  # type: ignore[misc]
             log.rejected("handover.failed", "all", reason=error.strerror)
             return
         for descriptor in descriptors:  # none if this process may have no more
-            self._admit(socket.socket(fileno=descriptor), tuple(json.loads(text)))
+            try:
+                addr, served = json.loads(text)
+                self._admit(socket.socket(fileno=descriptor), tuple(addr), served=served)
+            except Exception as failure:  # noqa: BLE001  # one connection, not all behind it
+                log.error("handover.failed", failure)

@@ -56,6 +56,15 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
             if len(self.active_channels) == before:
                 return
 
+    def pull_trigger(self) -> None:
+        """Wake the I/O thread (any thread).
+
+        Not itself: it would write into a pipe that nobody else empties, and stand still for ever
+        when that is full. It looks at every channel in its next turn anyway.
+        """
+        if not self.task_dispatcher.here:
+            super().pull_trigger()
+
     def let_go(self, channel: Channel) -> None:
         """Have the I/O thread let go of a channel (any thread)."""
         if self.task_dispatcher.here:
@@ -117,10 +126,14 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
             for channel in sorted(idle, key=attrgetter("owes_since"))[:excess]:
                 channel.will_close = True
 
-    def readmit(self, sock: socket.socket, addr: Any) -> None:
-        """Serve a connection that comes back (I/O thread)."""
+    def readmit(self, sock: socket.socket, addr: Any, *, served: bool = True) -> None:
+        """Serve a connection that comes back, or from another process (I/O thread).
+
+        `served`: it has had an answer, so it does not count against its address.
+        """
         if sock.fileno() >= 0:
-            Returned(self, sock, addr, self.adj, self._map)
+            kind = Returned if served else Channel
+            kind(self, sock, addr, self.adj, self._map)
 
 
 class TcpFront(Front, TcpWSGIServer):  # type: ignore[misc]
