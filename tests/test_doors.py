@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import socket
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from push_server.channels import ChannelSet
 from push_server.connection import IteratorConnection
 from push_server.doors.files import script_names
 from push_server.doors.subscribe import waits_for_nothing
-from push_server.errors import PushError
+from push_server.errors import PushError, Unavailable
 from push_server.settings import Settings
 from push_server.signatures import ApiKey, sign
 from push_server.tokens import TokenKeys
@@ -98,6 +99,29 @@ class House:
     def until(self, name: str, number: int) -> None:
         """Wait until one of the numbers of `stats` is this."""
         wait_for(lambda: self.command("stats")[name] == number, lambda: self.command("stats"))
+
+    def taken(self, path: str, body: bytes = b"") -> list[Any]:
+        """What a front that lets go of connections is asked to pass one of them to."""
+        taken: list[Any] = []
+
+        def hijack(take: Any) -> bool:
+            taken.append(take)
+            return True
+
+        environ: dict[str, Any] = {
+            "HTTP_HOST": "push.example.com",
+            "HTTP_AUTHORIZATION": f"Bearer {self.token()}",
+            "REQUEST_METHOD": "POST" if body else "GET",
+            "PATH_INFO": path,
+            "QUERY_STRING": "channel=node:7",
+            "CONTENT_TYPE": "application/json",
+            "CONTENT_LENGTH": str(len(body)),
+            "wsgi.input": io.BytesIO(body),
+            "push_server.hijack": hijack,
+        }
+        setup_testing_defaults(environ)
+        self.applications.public(environ, lambda *_: lambda _: None)
+        return taken
 
 
 class Response:
@@ -450,27 +474,66 @@ def test_what_waits_for_nothing_does_not_wait(
         raise AssertionError("the I/O thread would stand still")
 
     monkeypatch.setattr(house.context.crossing, "call", wait)
-    taken: list[object] = []
+    assert waits_for_nothing(path, "channel=node:7")
+    assert len(house.taken(path, body)) == 1
 
-    def hijack(take: object) -> bool:
-        taken.append(take)
-        return True
 
-    environ: dict[str, Any] = {
-        "HTTP_HOST": "push.example.com",
-        "HTTP_AUTHORIZATION": f"Bearer {house.token()}",
-        "REQUEST_METHOD": "POST" if body else "GET",
-        "PATH_INFO": path,
-        "QUERY_STRING": "channel=node:7",
-        "CONTENT_TYPE": "application/json",
-        "CONTENT_LENGTH": str(len(body)),
-        "wsgi.input": io.BytesIO(body),
-        "push_server.hijack": hijack,
-    }
-    setup_testing_defaults(environ)
-    assert waits_for_nothing(path, environ["QUERY_STRING"])
-    house.applications.public(environ, lambda *_: lambda _: None)
-    assert len(taken) == 1
+def test_who_hangs_up_at_once_is_not_kept(house: House) -> None:
+    """The watch may look between the coming of a connection and that of its subscriber."""
+    hub = house.context.hub
+    came, there = hub.counts["connects"], hub.stats()["connections"]
+    (take,) = house.taken("/subscribe/sse")
+    client, ours = socket.socketpair()
+    ours.setblocking(False)
+    client.close()
+
+    async def come_and_go() -> None:
+        take(ours, lambda _: None)
+        hub.loop.call_soon(hub.watch._ready)
+
+    house.context.crossing.call(come_and_go())
+    wait_for(lambda: hub.counts["connects"] > came)
+    wait_for(lambda: hub.stats()["connections"] == there, hub.stats)
+
+
+def test_a_bayeux_channel_is_recovered_when_the_log_answers_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: dict[str, str] = {}
+
+    def ask(channel: str, **members: Any) -> list[Any]:
+        message = {"channel": channel, **known, **members}
+        return list(house.public.post_json("/bayeux", [message]).json)
+
+    def shake_hands(**push: str) -> None:
+        known.clear()
+        ext = {"push": {"token": house.token(), **push}}
+        (reply,) = ask(
+            "/meta/handshake",
+            version="1.0",
+            supportedConnectionTypes=["long-polling"],
+            ext=ext,
+        )
+        known["clientId"] = reply["clientId"]
+
+    def fail(*_: object) -> None:
+        raise Unavailable("broker_unavailable", "a fault of the test", retry_after=1)
+
+    shake_hands()
+    ask("/meta/subscribe", subscription="/chat/late")
+    house.publish("chat:late", 1)
+    element, _ = ask("/meta/connect", connectionType="long-polling")
+    house.publish("chat:late", 2)
+    ask("/meta/disconnect")
+    shake_hands(since=element["ext"]["push"]["cursor"])
+    with monkeypatch.context() as patch:
+        patch.setattr(house.context.broker, "read", fail)
+        (reply,) = ask("/meta/subscribe", subscription="/chat/late")
+        assert reply["error"].startswith("503:")
+    ask("/meta/subscribe", subscription="/chat/late")
+    got = ask("/meta/connect", connectionType="long-polling")
+    assert [each["data"] for each in got if each["channel"] == "/chat/late"] == [2]
+    ask("/meta/disconnect")
 
 
 def test_echo_tells_who_has_a_token_what_the_server_sees(house: House) -> None:

@@ -262,10 +262,11 @@ class Bayeux:
             channels = [name for name in fresh if (name in client.seen) is known]
             if channels:
                 since = None if known else client.since
-                client.seen.update(channels if client.since is not None else ())
                 await self.context.hub.subscribe(
                     subscriber, client.grant.name, channels, since, lambda: None
                 )
+                # Not before: where the log did not answer, the client asks again.
+                client.seen.update(channels if client.since is not None else ())
         for glob in globs:
             await self._watch(client, glob)
         return {"subscription": message["subscription"]}

@@ -55,10 +55,7 @@ class SubscribeDoor:
             return self._serve_blocking(order)
 
         def attach(sock: socket.socket, give_back: GiveBack) -> None:  # runs on the loop
-            back = give_back if order.transport.once else None
-            context.crossing.spawn(
-                context.hub.attach(order, SocketConnection(context.hub, sock, back))
-            )
+            context.crossing.spawn(self._attach(order, sock, give_back))
 
         if not take(request, context, attach):
             raise BadInput("pipelined", "Send nothing behind a long-lived request.")
@@ -95,6 +92,15 @@ class SubscribeDoor:
             since = context.crossing.call(_before_the_last(context.broker, order.channels))
             order = order._replace(since=since)
         return order
+
+    async def _attach(
+        self, order: SubscribeRequest, sock: socket.socket, give_back: GiveBack
+    ) -> None:
+        # In one step: a connection that is watched before the hub knows its subscriber could end
+        # in between, and the hub would have the subscriber for ever.
+        hub = self._context.hub
+        back = give_back if order.transport.once else None
+        await hub.attach(order, SocketConnection(hub, sock, back))
 
     def _serve_blocking(self, order: SubscribeRequest) -> Answer:
         """Serve from this very worker (a WSGI server that cannot let go of a socket)."""
