@@ -292,6 +292,8 @@ class Hub:
         self._rooms.watch(subscriber, glob)
         if again:
             self._disruptions.say_reset(subscriber, UNKNOWN, [glob.pattern])
+            if subscriber.connection.subscriber is None:  # that was too much for it
+                self.unwatch_glob(subscriber, glob)
 
     def unwatch_glob(self, subscriber: Subscriber, glob: Glob) -> None:
         """The end of that; to be called before the subscriber ends."""

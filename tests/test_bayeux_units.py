@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +17,16 @@ from push_server.bayeux.names import to_channel, to_glob, to_name
 from push_server.bayeux.requests import check_callback, json_of, messages_of, script
 from push_server.brokers.memory import MemoryBroker
 from push_server.channels import Namespaces
+from push_server.doors.bayeux import Bayeux, Client
+from push_server.doors.bayeux_http import _Stream
+from push_server.doors.bayeux_socket import _Line
+from push_server.doors.lobby import Lobby
 from push_server.errors import BadInput
 from push_server.history import EPOCH
 from push_server.positions import Position
 from push_server.publications import Publication, PublishRequest, dump_json
 from push_server.rooms import Glob
+from push_server.settings import Settings
 from push_server.transports import TRANSPORTS
 
 # Names.
@@ -454,4 +461,64 @@ def test_who_watches_a_channel_and_enters_it_is_told_everything_once(
     assert [each["data"] for each in told if each["channel"] == "/c/1"] == [1, 2, 3, 4, 5]
     resets = [each["data"]["channels"] for each in told if each["channel"] == "/service/push"]
     assert resets == [["c:*"], ["c:1"]]
+    stage.close()
+
+
+def test_who_ends_while_it_begins_to_watch_watches_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(TRANSPORTS, "bayeux", BAYEUX)
+    stage = Stage(monkeypatch, Namespaces())
+    alice = stage.attach("alice", transport="bayeux")
+    alice.breaks = True  # at the first word, which is that something may be missing
+    stage.run(stage.hub.watch_glob(alice.subscriber, Glob("c:", deep=False), again=True))
+    assert alice.closed() == "failed"
+    assert stage.hub._rooms.watched() == {}
+    stage.close()
+
+
+def test_a_stream_whose_client_is_gone_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, Namespaces())
+    box = Mailbox(stage.hub, acks=False)
+    box.write(b'{"n":1},')
+    client, ours = socket.socketpair()
+    client.close()
+    _Stream(stage.hub, box, (), ours)
+    box.write(b'{"n":2},')
+    got = Answers()
+    box.connect(REPLY, got.send, 0)
+    assert [each.get("n") for each in got[0]] == [1, 2, None]
+    box.close("left")
+    stage.close()
+
+
+def test_a_websocket_has_a_session_or_has_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("push_server.doors.lobby.CONNECT_SECONDS", 0.1)
+    stage = Stage(monkeypatch, Namespaces())
+    context: Any = SimpleNamespace(hub=stage.hub, settings=Settings())
+    bayeux, lobby = Bayeux(context), Lobby(context)
+    box = Mailbox(stage.hub, acks=False)
+    grant: Any = None
+    bayeux._clients["me"] = Client(box, grant, None)
+    pairs = [socket.socketpair() for _ in range(2)]
+    lines = [_Line(bayeux, lobby, "192.0.2.1") for _ in pairs]
+    for line, (_, ours) in zip(lines, pairs, strict=True):
+        ours.setblocking(False)
+        line.begin(ours, (), ())
+        line._bind([{"channel": "/meta/publish", "clientId": "me"}])
+    assert lobby._strangers.total() == 2, "none of them has fetched"
+    for number, line in enumerate(lines):
+        line._bind([{"channel": "/meta/connect", "clientId": "me"}])
+        stage.turn()
+        assert lobby._strangers.total() == 1 - number
+    assert [line._connection.open for line in lines] == [False, True], "one fetches at a time"
+    box.close("gone")
+    assert [line._connection.open for line in lines] == [False, True]
+    assert lobby._strangers.total() == 1
+    stage.run(asyncio.sleep(0.2))
+    assert [line._connection.open for line in lines] == [False, False]
+    for client, _ in pairs:
+        client.close()
+    stage.turn()
+    assert not lobby._strangers
     stage.close()

@@ -5,6 +5,7 @@ import contextlib
 import socket
 import tracemalloc
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from wire_ws import BINARY, CLOSE, CONT, PING, TEXT, frame
 
 from push_server import websocket
 from push_server.connection import SocketConnection
+from push_server.doors.lobby import Lobby
+from push_server.settings import Settings
 from push_server.transports.frames import Kind, Violation
 from push_server.watch import Watch
 from push_server.websocket import WebSocketConnection
@@ -243,3 +246,13 @@ def test_a_queue_leaves_before_the_close_frame(line: Line) -> None:
         got += line.client.recv(1_000_000)
     assert len(got) == 3_000_000 + 9
     assert line.client.recv(10) == b""
+
+
+def test_a_stranger_that_is_gone_before_the_answer_is_counted_nowhere(line: Line) -> None:
+    hub = SimpleNamespace(capacity=100, loop=line.host.loop)
+    context: Any = SimpleNamespace(hub=hub, settings=Settings())
+    lobby = Lobby(context)
+    line.client.close()
+    assert lobby.receive(line.connection, line, "192.0.2.1", (), ()) is None
+    assert line.endings == 1
+    assert not lobby._strangers

@@ -199,7 +199,7 @@ class _Stream:
         )
         head: bytes = response_head(200, (*fields, *headers))
         self._connection.write(head + b"retry: 5000\n\n")
-        if mailbox.ended:
+        if mailbox.ended or way.over:  # of a client that is gone nothing was taken yet
             self._connection.finish("done")
             return
         way.lost = partial(mailbox.break_off, self._send)

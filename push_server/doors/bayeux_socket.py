@@ -1,8 +1,8 @@
 """``/bayeux`` over WebSocket: each text message is what a request's body would be.
 
 A socket needs no token of its own: some clients open it before they shake hands over HTTP, and
-whoever knows a clientId is that client, on every connection. Who shows none has ten seconds, as
-everywhere. A session lives as long as the socket that its connects come by: when that breaks,
+whoever knows a clientId is that client, on every connection. Who fetches for none has ten seconds,
+as everywhere. A session lives as long as the socket that its connects come by: when that breaks,
 nobody knows what of it was read, so the client begins another session, from its cursor if it has
 one.
 
@@ -118,11 +118,11 @@ class _Line:
             if client is None:
                 continue
             if self._stay is not None:
-                self._known()
                 self._connection.begin(
                     self._bayeux.context.settings.max_body + COMMAND_BYTES
                 )
             if message.get("channel") == "/meta/connect" and client.mailbox not in self._mailboxes:
+                self._known()
                 self._mailboxes.add(client.mailbox)
                 client.mailbox.stream(
                     self._send, self._finish, lambda: self._connection.idle
@@ -133,8 +133,16 @@ class _Line:
             self._connection.write(frames.text(array))
 
     def _finish(self, mailbox: Mailbox, reason: str) -> None:
-        """A session has ended; a client that said so wants its socket closed, too."""
+        """A session has ended, or is fetched from by another way.
+
+        Where it was the last, a client that said so wants its socket closed, too. Any other is a
+        stranger again, or sockets that nobody counts would gather.
+        """
         self._mailboxes.discard(mailbox)
-        if reason == "left" and not self._mailboxes:
-            loop = self._bayeux.context.hub.loop
-            loop.call_soon(self._bayeux.context.hub.part_with, self._connection, "left")
+        if self._mailboxes or not self._connection.open:
+            return
+        if reason in ("left", "replaced"):
+            hub = self._bayeux.context.hub
+            hub.loop.call_soon(hub.part_with, self._connection, reason)
+        else:
+            self._stay = self._lobby.take_back(self._connection, self, self._ip)

@@ -45,7 +45,7 @@ class Lobby:
         headers: Headers,
         shaken: Headers,
     ) -> "Stay | None":
-        """Answer a handshake; None if it had to be refused.
+        """Answer a handshake; None if it had to be refused, or the client is gone.
 
         `headers` are those of every answer, `shaken` those of this one besides.
         """
@@ -56,9 +56,17 @@ class Lobby:
             log.refused(error, ip)
             self.context.hub.refuse(headers, connection, error)
             return None
-        self._strangers[group] += 1
         connection.write(TRANSPORTS["ws"].head((*headers, *shaken)))
+        if not connection.open:
+            return None  # gone already, and it will not be said again
+        self._strangers[group] += 1
         connection.begin(CONNECT_BYTES)
+        return Stay(self, group, connection, listener)
+
+    def take_back(self, connection: WebSocketConnection, listener: Listener, ip: str) -> "Stay":
+        """Let one that was known be a stranger again."""
+        group = address_group(ip)
+        self._strangers[group] += 1
         return Stay(self, group, connection, listener)
 
     def _check(self, group: str, ip: str) -> None:
