@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from push_server.bayeux.names import to_channel, to_glob, to_name
 from push_server.bayeux.requests import check_callback, json_of, messages_of, script
 from push_server.brokers.memory import MemoryBroker
 from push_server.channels import Namespaces
-from push_server.doors.bayeux import Bayeux, Client
+from push_server.doors.bayeux import POLLING, Bayeux, Client
 from push_server.doors.bayeux_http import _Stream
 from push_server.doors.bayeux_socket import _Line
 from push_server.doors.lobby import Lobby
@@ -27,6 +28,7 @@ from push_server.positions import Position
 from push_server.publications import Publication, PublishRequest, dump_json
 from push_server.rooms import Glob
 from push_server.settings import Settings
+from push_server.tokens import TokenKeys
 from push_server.transports import TRANSPORTS
 
 # Names.
@@ -521,4 +523,42 @@ def test_a_websocket_has_a_session_or_has_to_go(monkeypatch: pytest.MonkeyPatch)
         client.close()
     stage.turn()
     assert not lobby._strangers
+    stage.close()
+
+
+def test_who_ends_while_it_subscribes_is_in_no_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, Namespaces())
+    keys = TokenKeys(["a token key of 32 characters...."])
+    context: Any = SimpleNamespace(
+        hub=stage.hub, settings=Settings(), tokens=keys, revocations=stage.revocations
+    )
+    bayeux = Bayeux(context)
+    claims = {"v": 1, "sub": "1", "sid": "s", "iat": time.time(), "exp": time.time() + 600}
+    token = keys.issue({**claims, "sub_ch": ["*"]})
+
+    def answer(channel: str, **members: Any) -> Any:
+        return bayeux.answer([{"channel": channel, **members}], POLLING, "192.0.2.1")
+
+    def shake_hands(**more: Any) -> Any:
+        ext = {"push": {"token": token, **more}}
+        asked = answer("/meta/handshake", supportedConnectionTypes=[POLLING], ext=ext)
+        (reply,) = json.loads(stage.run(asked))
+        return reply
+
+    first = shake_hands()
+    second = shake_hands(since=first["ext"]["push"]["cursor"])
+    client = bayeux.client(second["clientId"])
+    assert client is not None
+    client.seen.add("a:1")  # so that the two are not entered together
+    stage.broker.gate.clear()
+    names = ["/a/1", "/b/1"]
+    asked = answer("/meta/subscribe", clientId=second["clientId"], subscription=names)
+    entering = stage.loop.create_task(asked)
+    stage.turn()
+    client.mailbox.close("revoked")
+    stage.broker.gate.set()
+    (reply,) = json.loads(stage.run(asyncio.wait_for(entering, 5)))
+    assert reply["error"] == "402::session_unknown"
+    stage.run(answer("/meta/disconnect", clientId=first["clientId"]))
+    stage.check_empty()
     stage.close()

@@ -2,19 +2,26 @@
 
 import asyncio
 import contextlib
+import json
 import socket
+import time
 import tracemalloc
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from stage import Stage
 from wire_ws import BINARY, CLOSE, CONT, PING, TEXT, frame
 
 from push_server import websocket
+from push_server.channels import Namespaces
 from push_server.connection import SocketConnection
+from push_server.doors.conversation import Conversation
 from push_server.doors.lobby import Lobby
+from push_server.doors.methods import METHODS
 from push_server.settings import Settings
+from push_server.tokens import TokenKeys
 from push_server.transports.frames import Kind, Violation
 from push_server.watch import Watch
 from push_server.websocket import WebSocketConnection
@@ -256,3 +263,32 @@ def test_a_stranger_that_is_gone_before_the_answer_is_counted_nowhere(line: Line
     assert lobby.receive(line.connection, line, "192.0.2.1", (), ()) is None
     assert line.endings == 1
     assert not lobby._strangers
+
+
+def test_who_ends_while_it_begins_is_no_subscriber(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, Namespaces())
+
+    def spawn(work: Any) -> None:
+        stage.tasks.append(stage.loop.create_task(work))
+
+    keys = TokenKeys(["a token key of 32 characters...."])
+    context: Any = SimpleNamespace(
+        hub=stage.hub,
+        settings=Settings(),
+        tokens=keys,
+        revocations=stage.revocations,
+        crossing=SimpleNamespace(spawn=spawn),
+    )
+    now = time.time()
+    token = keys.issue({"v": 1, "sub": "1", "sid": "s", "iat": now, "exp": now + 600})
+    ours, client = socket.socketpair()
+    ours.setblocking(False)
+    talk = Conversation(Lobby(context), METHODS, "192.0.2.1")
+    talk.wait(ours, (), ())
+    command = {"id": 1, "method": "connect", "params": {"token": token}}
+    talk.received(Kind.TEXT, json.dumps(command).encode())
+    talk._connection.close("stalled")
+    stage.turn()
+    stage.check_empty()
+    client.close()
+    stage.close()

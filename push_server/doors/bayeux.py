@@ -263,7 +263,7 @@ class Bayeux:
             if channels:
                 since = None if known else client.since
                 await self.context.hub.subscribe(
-                    subscriber, client.grant.name, channels, since, lambda: None
+                    client.subscriber, client.grant.name, channels, since, lambda: None
                 )
                 # Not before: where the log did not answer, the client asks again.
                 client.seen.update(channels if client.since is not None else ())

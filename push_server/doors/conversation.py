@@ -102,6 +102,8 @@ class Conversation:
             fallback=params.get("fallback"),
             begun=True,
         )
+        if not self._connection.open:  # the hub would not hear of its end again
+            raise Unavailable("leaving", "This connection is being closed.")
         await self.context.hub.receive(order, self._connection)
         self._enter(grant)
 
