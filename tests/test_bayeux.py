@@ -719,6 +719,14 @@ def test_a_chunked_request(push: PushServer, name: str) -> None:
         assert read_response(wire).json()[0]["successful"] is True
 
 
+def test_an_upgrade_that_is_none_of_ours_is_passed_over(push: PushServer, name: str) -> None:
+    """As clients of HTTP/2 offer it (RFC 7540, section 3.2); RFC 9110, section 7.8, lets us."""
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMA"}
+    body = json.dumps([Client(push).handshake(push.token(name))]).encode()
+    response = push.request("POST", "/bayeux", body=body, headers={**JSON, **offer})
+    assert response.status == 200 and response.json()[0]["successful"]
+
+
 def test_methods(push: PushServer) -> None:
     for method in ("PUT", "DELETE", "HEAD"):
         assert push.request(method, "/bayeux").status == 405

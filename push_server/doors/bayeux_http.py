@@ -47,7 +47,7 @@ class BayeuxDoor:
             raise Unavailable("elsewhere", "Another process has the sessions.", retry_after=1)
         if request.method == "OPTIONS":
             return 204, [*headers, *_PREFLIGHT], []
-        if request.header("upgrade"):
+        if "websocket" in request.header("upgrade").lower():  # another offer is passed over
             return self._socket_door(request, headers)
         if request.method == "POST":
             text = json_of(request.body(self._context.settings.max_body))
