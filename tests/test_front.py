@@ -604,11 +604,15 @@ def test_the_io_thread_does_not_wake_itself(
     monkeypatch.setattr(stand.front.trigger, "_physical_pull", lambda: woken.append(1))
     client.sendall(GET * 50)
     client.settimeout(5)
-    answers = b""
+    answers, turns = b"", 0
+    began = time.monotonic()
     while answers.count(b"\r\n\r\nok") < 50:
-        stand.turn()
+        stand.fronts.turn(5.0)
+        turns += 1
         answers += client.recv(65_536)
     assert woken == []
+    assert turns >= 50, "in each turn everybody has a turn"
+    assert time.monotonic() - began < 5, "and it does not wait meanwhile"
 
 
 def test_a_reset_behind_what_waits_for_nothing(make_stand: Callable[..., Stand]) -> None:

@@ -49,13 +49,19 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         else:
             super().add_task(channel)
 
+    @property
+    def due(self) -> bool:
+        """Whether the next turn must not wait (I/O thread)."""
+        return bool(self._due)
+
     def serve_due(self) -> None:
-        """Serve what waits for nothing (I/O thread).
+        """Serve what waits for nothing, one request of each connection (I/O thread).
 
         Not before the turn is over: until then waitress has the lock of the channel, and closes it
-        where the client has hung up behind its request.
+        where the client has hung up behind its request. And no more, or a few clients that send
+        hundreds of requests in one piece would keep everybody else waiting for seconds.
         """
-        while self._due:
+        for _ in range(len(self._due)):
             channel = self._due.popleft()
             try:
                 channel.service()

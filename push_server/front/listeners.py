@@ -234,6 +234,8 @@ class Fronts:
 
         poll, not select: select fails for good past 1,024 descriptors, and the hub has many.
         """
+        if any(dispatcher.due for dispatcher in self._dispatchers):
+            seconds = 0.0
         wasyncore.loop(timeout=seconds, use_poll=True, map=self._map, count=1)
         for dispatcher in self._dispatchers:
             dispatcher.serve_due()
