@@ -19,6 +19,9 @@ globalThis.PushDialer = (() => {
   /** Time without a first line after which a stream is under suspicion. */
   const HELLO_TIMEOUT = 5000;
   const PROOF_GRACE = 1000;
+  /** Timers of hidden frames come once a minute. Where one is later than this, the computer slept,
+   * and what hangs since then hangs for no other reason. */
+  const ASLEEP = 120000;
   /** Answers to a stream that say that somebody on the way does not know it. */
   const NOT_THERE = [404, 405, 406, 501];
   /** Two missed heartbeats, and a little for the network, mean that nobody is there. */
@@ -91,7 +94,9 @@ globalThis.PushDialer = (() => {
       while (this.house.wanted()) {
         this.ending = null;
         let delay = 0;
-        if (this.house.session.token || (await this.house.session.ask())) {
+        const { session } = this.house;
+        // A page may have come with one while the others were asked.
+        if (session.token || (await session.ask()) || session.token) {
           delay = await this.connect();
         } else if (this.house.wanted()) {
           delay = backoff(this.attempt++);
@@ -145,7 +150,9 @@ globalThis.PushDialer = (() => {
       this.startedAt = this.movedAt = Date.now();
       this.house.begin();
       const late = setTimeout(() => {
-        if (!this.takes) this.prove(transport, abort, "buffered");
+        if (this.takes) return;
+        if (Date.now() - this.startedAt > ASLEEP) this.restart("silence");
+        else this.prove(transport, abort, "buffered");
       }, HELLO_TIMEOUT);
       /** @type {Failure | null} */
       let failure = null;
@@ -188,6 +195,8 @@ globalThis.PushDialer = (() => {
     take(batch, transport) {
       this.movedAt = Date.now();
       this.takes += 1;
+      this.blocked = false;
+      if (this.takes > 1) this.silences = 0;
       const how = { transport, reason: this.choice.reason };
       this.house.take(batch, this.takes === 1 ? how : null);
     }
@@ -267,6 +276,7 @@ globalThis.PushDialer = (() => {
       const mayCome = reason === "buffered" || reason === "stalled";
       if (!failure && mayCome) await new Promise((done) => setTimeout(done, PROOF_GRACE));
       if (abort.signal.aborted || takes !== this.takes) return;
+      if (failure?.status === 401) this.house.session.refuse(token);
       // A server that is just starting may refuse the one and answer the other.
       const isDoubtful = reason === "blocked" && !this.blocked;
       this.blocked = !failure && reason === "blocked";

@@ -223,10 +223,12 @@ globalThis.PushTransports = (() => {
 
     /** The best that may work; the last one if none may. */
     best() {
-      const now = Date.now();
       const { usable } = this;
-      return usable.find(({ name }) => (this.avoided.get(name)?.until || 0) <= now) ||
-        usable[usable.length - 1];
+      return usable.find(({ name }) => {
+        const left = (this.avoided.get(name)?.until || 0) - Date.now();
+        // A clock that was set back must not make it longer.
+        return left <= 0 || left > AVOID_CAP;
+      }) || usable[usable.length - 1];
     }
 
     /** Whether there is nothing to move on to. @param {{name: string}} transport */

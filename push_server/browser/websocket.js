@@ -83,6 +83,15 @@ globalThis.PushWebSocket = (() => {
     return url.href;
   }
 
+  function open() {
+    try {
+      return new WebSocket(address());
+    } catch (error) {
+      // Some browsers throw what a Content-Security-Policy or an extension forbids.
+      throw new Refusal(0, "no_websocket", String(error));
+    }
+  }
+
   /** Numbers what is asked, and knows what an answer belongs to. */
   class Session {
     /** @param {WebSocket} socket @param {Inbox} inbox */
@@ -177,7 +186,7 @@ globalThis.PushWebSocket = (() => {
     const inbox = new Inbox();
     const closed = (/** @type {number} */ code) =>
       new Refusal(0, "no_websocket", `The WebSocket was closed (${code}).`);
-    const socket = new WebSocket(address());
+    const socket = open();
     const session = new Session(socket, inbox);
     let greeted = false;
     socket.onopen = () => {
