@@ -110,7 +110,7 @@ globalThis.PushConnection = (() => {
           else if (message.type === "presence") page.presence(this.calls, message);
           else if (message.type === "token") page.onToken?.(message);
           else if (message.type === "wake") this.wake(page, message.why);
-          else if (message.type === "check") this.session.check();
+          else if (message.type === "check") this.check();
           else if (message.type === "detach") this.detach(page);
         }
       };
@@ -127,7 +127,8 @@ globalThis.PushConnection = (() => {
     async attach(port, { instance, token, channels, since, seen = [], transports,
                          avoided = [], hosts }) {
       const { arrivals, audience, dialer } = this;
-      dialer.choice.recall(avoided);
+      // What others found out counts until a connection here has shown that it works.
+      if (!dialer.takes) dialer.choice.recall(avoided);
       dialer.choice.allow(transports);
       const page = new Page(port, instance, seen);
       page.hosts = hosts;
@@ -301,6 +302,12 @@ globalThis.PushConnection = (() => {
       page.activeAt = Date.now();
       // Chromium never wakes a fetch that slept in a frozen frame.
       this.dialer.wake(why === "resume" && !this.inWorker);
+    }
+
+    /** Another user was seen in this browser: make sure of ours, and tell whoever asked for it. */
+    async check() {
+      await this.session.check();
+      this.audience.post({ type: "checked" });
     }
 
     tick() {

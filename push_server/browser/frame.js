@@ -68,6 +68,8 @@
   let share = null;
   /** @type {BroadcastChannel | null} where frames say who is signed in */
   let neighbours = null;
+  /** Whether another user was seen and no connection has said yet that it made sure of ours. */
+  let doubted = false;
   /** The last offset that the page was given of each channel: the next connection may be behind
    * the one before. @type {Map<string, number>} */
   const seen = new Map();
@@ -97,7 +99,7 @@
     } else {
       if (message.type === "channels") want(message.channels);
       if (message.type === "token" && message.token) wish.token = message.token;
-      if (message.type === "publish") message.id = PushWire.randomId();
+      if (message.type === "publish") message.id ??= PushWire.randomId();
       if (message.request) unanswered.set(message.request, message);
       link?.postMessage(message);
     }
@@ -256,6 +258,7 @@
     const { instance, token, channels, since, transports } = wish;
     port.postMessage({ type: "attach", instance, token, channels, since, seen: [...seen],
                        transports, avoided: PushMemory.recall() });
+    if (doubted) port.postMessage({ type: "check" });
     for (const message of unanswered.values()) port.postMessage(message);
   }
 
@@ -274,6 +277,7 @@
     }
     if (message.type === "ping") link?.postMessage({ type: "alive" });
     else if (message.type === "unknown") rejoin();
+    else if (message.type === "checked") doubted = false;
     else if (message.type === "avoided") PushMemory.remember(message.avoided);
     else toPage(message);
     if (message.type === "answer") unanswered.delete(message.request);
@@ -297,7 +301,8 @@
 
   /**
    * Tell the other frames of this site who is signed in here. Whoever has another user's page
-   * makes sure of it: in the same browser there is one session at a time.
+   * makes sure of it: in the same browser there is one session at a time. The others answer, for
+   * a page that comes out of the back/forward cache has heard nothing meanwhile.
    * @param {Claims} claims
    */
   function meetNeighbours({ sub, sid }) {
@@ -305,9 +310,12 @@
     const who = JSON.stringify([sub, sid]);
     neighbours = new BroadcastChannel(`push ${wish.origin}`);
     neighbours.onmessage = ({ data }) => {
-      if (data !== who) link?.postMessage({ type: "check" });
+      if (data.who === who) return;
+      doubted = true;
+      link?.postMessage({ type: "check" });
+      if (!data.answers) neighbours?.postMessage({ who, answers: true });
     };
-    neighbours.postMessage(who);
+    neighbours.postMessage({ who });
   }
 
   function rejoin() {

@@ -113,7 +113,11 @@ globalThis.PushSession = (() => {
         this.household.release(page, "user_changed");
         return false;
       }
-      if (token === this.refused) return false;
+      if (token === this.refused) {
+        // It still says whose pages these are.
+        this.claims ??= claims;
+        return false;
+      }
       if (!this.token || !mine || !claims || claims.exp > mine.exp) {
         this.token = token;
         this.claims = claims || mine;
@@ -151,6 +155,8 @@ globalThis.PushSession = (() => {
 
     /** Somebody else signed in: let all pages go whose site has another token for them now. */
     async check() {
+      // A round that is under way may have been answered before.
+      await this.asking;
       let before = 0;
       let good = false;
       do {

@@ -266,6 +266,36 @@ describe("the shared connection", { concurrency: true }, () => {
       assert.equal(left.at(-1), host);
     }, { pages: 6 }));
 
+  it("does not take another user for the one whose token was refused", () =>
+    scene(async ({ server, page, add }) => {
+      server.onStream = () => json({ error: { code: "token_invalid", message: "no" } }, 401);
+      page.answer = () => ({});
+      const { token } = server.requests.at(-1);
+      server.streams[0].end();
+      await until(() => page.of("token").length);
+      page.say({ type: "detach" });
+      server.onStream = () => null;
+      const back = add(["c"], { token });
+      back.answer = () => ({ token: server.token({ sub: "somebody else" }) });
+      await until(() => back.of("released").length);
+      assert.deepEqual(back.of("released")[0].reason, "user_changed");
+    }));
+
+  it("asks anew who is signed in, where the last question may have been answered before", () =>
+    scene(async ({ server, connection, page }) => {
+      let answer;
+      page.answer = () => ({ token: server.token({ sub: "somebody else" }) });
+      const take = page.port.postMessage;
+      page.port.postMessage = (message) => {
+        if (message.type !== "token" || answer) take(message);
+        else answer = () => page.say({ type: "token", token: server.token() });
+      };
+      connection.session.refresh();
+      page.say({ type: "check" });
+      answer();
+      await until(() => page.of("released").length);
+    }));
+
   it("waits as long as the server asks, whoever looks at the page", () =>
     scene(async ({ server, connection, page }) => {
       let refusals = 0;
@@ -346,6 +376,57 @@ describe("the shared connection", { concurrency: true }, () => {
       await new Promise((done) => setTimeout(done, 2000));
       assert.ok(server.polls.length < 30, `${server.polls.length} polls`);
     }, { greet: false }));
+
+  it("does not suspect a stream that was asked for before the computer slept", () =>
+    scene(async ({ server, connection, page }) => {
+      await until(() => server.streams[0]);
+      connection.dialer.startedAt -= 600000;
+      (await until(() => server.streams[1])).hello("1~0");
+      await until(() => page.state === "live");
+      assert.equal(server.polls.length, 0);
+    }, { greet: false }));
+
+  it("goes on with the token of a page that comes while another is asked in vain", () =>
+    scene(async ({ server, page, add }) => {
+      server.onStream = () => json({ error: { code: "token_invalid", message: "no" } }, 401);
+      let answer;
+      const take = page.port.postMessage;
+      page.port.postMessage = (message) => {
+        if (message.type === "token") answer = () => page.say({ type: "token" });
+        else take(message);
+      };
+      server.streams[0].end();
+      await until(() => answer);
+      server.onStream = () => null;
+      const other = add(["c"]);
+      await until(() => other.of("status").length);
+      answer();
+      (await until(() => server.streams[1])).hello("1~0");
+      await until(() => page.state === "live");
+      assert.ok(!page.of("status").some(({ status }) => status.state === "waiting"));
+    }));
+
+  it("stays where a good connection was between two that fell silent at once", () =>
+    scene(async ({ server, connection, page }) => {
+      const greeted = async (number) => {
+        (await until(() => server.streams[number])).hello("1~0");
+        await until(() => connection.dialer.takes && page.state === "live");
+        return server.streams[number];
+      };
+      const sleep = () => {
+        connection.dialer.movedAt = 0;
+        connection.dialer.check();
+      };
+      sleep();
+      const good = await greeted(1);
+      good.say({ type: "ping", cursor: "1~0" });
+      await until(() => connection.dialer.takes === 2);
+      good.end();
+      await greeted(2);
+      sleep();
+      await greeted(3);
+      assert.equal(server.polls.length, 0, "there was nothing to be proved");
+    }));
 
   it("stays when the stream was only a little later than the poll", () =>
     scene(async ({ server, page }) => {

@@ -9,7 +9,7 @@
 
 const assert = require("node:assert/strict");
 const { describe, it } = require("node:test");
-const { json, publication, scene, until } = require("./paper.js");
+const { json, publication, scene, servers, until } = require("./paper.js");
 
 globalThis.location = { href: "http://push.example.test:6660/connection.js?v=1" };
 
@@ -62,7 +62,8 @@ class PaperSocket {
 }
 
 /** Pages on one connection, the first WebSocket open and greeted. */
-function story(work, { pages = 1, greet = true, open = (socket) => socket.onopen() } = {}) {
+function story(work, { pages = 1, greet = true, open = (socket) => socket.onopen(),
+                       socket = PaperSocket } = {}) {
   return scene(async (parts) => {
     if (greet) {
       (await until(() => sockets[0]?.commands.length && sockets[0])).hello();
@@ -70,7 +71,7 @@ function story(work, { pages = 1, greet = true, open = (socket) => socket.onopen
     }
     await work({ ...parts, socket: sockets[0] });
   }, { pages, greet: false, before: () => {
-    globalThis.WebSocket = PaperSocket;
+    globalThis.WebSocket = socket;
     sockets = [];
     onNew = open;
   } }).finally(() => { delete globalThis.WebSocket; });
@@ -213,6 +214,53 @@ describe("a WebSocket", () => {
       assert.equal(server.requests.length, 0);
     }));
 
+  it("is left where the browser throws instead of making one", () =>
+    story(async ({ server, page }) => {
+      (await until(() => server.streams[0])).hello("1~0");
+      await until(() => page.state === "live");
+      assert.equal(page.of("status").at(-1).status.reason, "blocked");
+    }, { greet: false, socket: class { constructor() { throw new DOMException("no"); } } }));
+
+  it("stays as long as it works, whatever was found out elsewhere", () =>
+    story(async ({ server, connection, socket, add }) => {
+      const why = { reason: "blocked", until: Date.now() + 600000, times: 1 };
+      const other = add(["c"], { avoided: [["websocket", why]] });
+      await until(() => other.state === "live");
+      const { takes } = connection.dialer;
+      socket.say({ type: "ping", cursor: "1~0" });
+      await until(() => connection.dialer.takes > takes);
+      assert.ok(!socket.closed);
+      assert.equal(server.streams.length, 0);
+    }));
+
+  it("stays when it comes to nothing once now and once later", () =>
+    story(async ({ page, socket }) => {
+      const failOnce = (another) => {
+        onNew = () => {
+          onNew = (next) => next.onopen();
+          shut(another());
+        };
+      };
+      for (const number of [0, 2]) {
+        failOnce(() => sockets[number + 1]);
+        (number ? sockets[number] : socket).close(1006);
+        (await until(() => sockets[number + 2]?.commands.length && sockets[number + 2])).hello();
+        await until(() => page.state === "live");
+      }
+      assert.deepEqual(page.of("avoided"), []);
+    }));
+
+  it("asks for another token when it is blocked and the poll is refused", () =>
+    story(async ({ server, page }) => {
+      server.poll = async ({ token }) => (token === first
+        ? json({ error: { code: "token_invalid", message: "no" } }, 401)
+        : json({ cursor: "1~p", publications: [], control: [] }));
+      const first = [...servers].filter(([, owner]) => owner === server)[0][0];
+      (await until(() => server.streams[0])).hello("1~0");
+      await until(() => page.state === "live");
+      assert.equal(page.of("token").length, 1);
+    }, { greet: false, open: shut }));
+
   it("stays when the server is away altogether", () =>
     story(async ({ server, page }) => {
       server.onPoll = () => { throw new TypeError("unreachable"); };
@@ -292,6 +340,23 @@ describe("a WebSocket", () => {
       const [{ body }] = server.publications;
       assert.deepEqual(body, socket.asked("publish")[0].params);
       assert.deepEqual([body.id, server.publications.length], ["mine", 1]);
+    }));
+
+  it("publishes beside it what a newer token than its own may grant", () =>
+    story(async ({ server, page, socket, add }) => {
+      const error = { code: "channel_denied", message: "no", status: 403 };
+      page.say({ type: "publish", request: 1, channel: "c", data: 1 });
+      await socket.answer("publish", null, error);
+      await until(() => page.of("answer").length);
+      assert.equal(server.publications.length, 0, "there was no other token");
+      const later = add(["c"]);
+      await until(() => later.state === "live");
+      later.say({ type: "publish", request: 1, channel: "c", data: 2 });
+      await until(() => socket.asked("publish").length === 2);
+      await socket.answer("publish", null, error);
+      await until(() => later.of("answer").length);
+      assert.equal(later.of("answer")[0].result.offset, 1);
+      assert.deepEqual(server.publications.map(({ body }) => body.data), [2]);
     }));
 
   it("is not asked for more than it takes, nor faster", () =>
