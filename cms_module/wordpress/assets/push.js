@@ -432,9 +432,12 @@
      */
     publish(channel, data, { echo = true } = {}) {
       checkChannel(channel);
-      if (data === undefined) throw new TypeError("undefined cannot be published");
+      // As it is now, and without what cannot be handed to a frame: a proxy, a function.
+      const text = JSON.stringify(data);
+      if (text === undefined) throw new TypeError("This cannot be published.");
       const exclude = echo ? {} : { exclude: this.instance };
-      return this._request({ type: "publish", channel, data, ...exclude });
+      return this._request({ type: "publish", id: randomId(), channel, data: JSON.parse(text),
+                             ...exclude });
     }
 
     /**

@@ -1,0 +1,88 @@
+/**
+ * push.js in a page of paper, with a frame that only listens.
+ */
+"use strict";
+
+const assert = require("node:assert/strict");
+const { readFileSync } = require("node:fs");
+const { test } = require("node:test");
+const vm = require("node:vm");
+
+const SCRIPT = readFileSync(`${__dirname}/../../push_server/browser/push.js`, "utf-8");
+
+/** A page that has been loaded. `load()` loads a document into its frame, `sent` is what it was
+ * told since. */
+function stage() {
+  const frame = {
+    style: {}, setAttribute() {}, remove() {},
+    addEventListener: (_, work) => { frame.load = work; },
+    contentWindow: { postMessage: (message, origin, [port]) => { frame.port = port; } },
+  };
+  const page = {
+    HTMLElement: class {}, customElements: { get: () => true }, MessageChannel, URL,
+    crypto, queueMicrotask, setTimeout, clearTimeout, Response, DOMException, structuredClone,
+    location: new URL("http://www.example.test/"),
+    document: {
+      readyState: "complete", body: { append() {} },
+      createElement: () => frame, querySelectorAll: () => [],
+    },
+  };
+  page.window = page;
+  vm.runInNewContext(SCRIPT, page);
+  const stage = { page, frame, sent: [] };
+  stage.load = () => {
+    stage.sent = [];
+    frame.load();
+    frame.port.onmessage = ({ data }) => stage.sent.push(data);
+    frame.port.postMessage([{ type: "ready", version: "1", documentDomain: "" }]);
+  };
+  stage.publications = () => stage.sent.filter(({ type }) => type === "publish");
+  return stage;
+}
+
+async function until(condition) {
+  for (const begun = Date.now(); ; ) {
+    const value = condition();
+    if (value) return value;
+    assert.ok(Date.now() - begun < 10000, `still not so: ${condition}`);
+    await new Promise((done) => setTimeout(done, 5));
+  }
+}
+
+/** A page on the stage, its frame waiting to be loaded. */
+async function connected() {
+  const scene = stage();
+  const push = scene.page.Push.connect({ server: "http://push.example.test", token: () => "a.b" });
+  await until(() => scene.frame.load);
+  return { ...scene, push, scene };
+}
+
+test("a frame that is loaded again is told the same publications, with their ids", async () => {
+  const { push, scene } = await connected();
+  scene.load();
+  await until(() => scene.sent.length);
+  push.publish("c", 1).catch(() => undefined);
+  const [before] = await until(() => scene.publications().length && scene.publications());
+  assert.match(before.id, /^[0-9a-f]{32}$/);
+  const { port } = scene.frame;
+  scene.load();
+  port.close();
+  const [after] = await until(() => scene.publications().length && scene.publications());
+  assert.deepEqual(after, before);
+  push.close();
+  scene.frame.port.close();
+});
+
+test("what cannot be handed to a frame holds nothing up, and is taken as it is now", async () => {
+  const { push, scene } = await connected();
+  const watched = new Proxy({ text: "then", react() {} }, {});
+  push.publish("c", watched).catch(() => undefined);
+  watched.text = "later";
+  push.publish("c", "next").catch(() => undefined);
+  assert.throws(() => push.publish("c", () => undefined), { name: "TypeError" });
+  scene.load();
+  await until(() => scene.publications().length === 2);
+  assert.deepEqual(scene.publications().map(({ data }) => data), [{ text: "then" }, "next"]);
+  push.close();
+  scene.frame.port.close();
+});
