@@ -277,6 +277,7 @@
         const before = [...this.items.keys()];
         try {
           const state = await this.options.load();
+          if (!Array.isArray(state?.items)) throw new TypeError("These are no notifications.");
           // What is gone at the site goes here, too, unless it came after the question.
           for (const id of before) this.items.delete(id);
           this.learn(state);

@@ -265,6 +265,10 @@ def test_without_push_and_without_the_site(open_page: Open) -> None:
     tab.wait("return document.querySelectorAll('#list li').length === 2")
     assert tab.run(TITLES) == ["Title 2", "Title 1"] * 2
     assert tab.run("return document.querySelectorAll('.pn-list').length") == 2
+    # An answer of another kind, to somebody whose session has ended, say, takes nothing away.
+    tab.run("state = {error: 'sign in'}; mount({}).reload().then(() => { window.asked = true })")
+    tab.wait("return window.asked")
+    assert tab.run("mount({});" + TITLES) == ["Title 2", "Title 1"] * 2
     empty = open_page("rendered=yes", push=False, places=["list"])
     empty.wait("return document.querySelector('#list').textContent.startsWith('Nothing yet')")
 
