@@ -62,6 +62,7 @@ const site = (() => {
   const WORDS = {
     connecting: "Connecting",
     live: "Live",
+    delayed: "Delayed",
     retrying: "Reconnecting",
     waiting: "Waiting",
     signed_out: "Logged out",

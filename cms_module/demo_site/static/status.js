@@ -8,6 +8,7 @@
   const STATES = {
     connecting: "The connection is being made.",
     live: "Everything is connected. News arrives by itself.",
+    delayed: "The push server cannot reach its log. News comes when it can.",
     retrying: "The connection was lost. It is being made again.",
     waiting: "The site does not answer. The page keeps asking.",
     signed_out: "You are logged out.",
