@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 from wsgiref.util import setup_testing_defaults
 
@@ -19,6 +19,8 @@ from waiting import wait_for
 from push_server import __version__, wsgi
 from push_server.channels import ChannelSet
 from push_server.connection import IteratorConnection
+from push_server.doors.commands import Call, broadcast
+from push_server.doors.context import Context
 from push_server.doors.files import script_names
 from push_server.doors.subscribe import waits_for_nothing
 from push_server.errors import PushError, Unavailable
@@ -586,6 +588,15 @@ def test_a_form_is_no_json(house: House) -> None:
 
 
 # The internal listener
+
+
+def test_the_channels_of_a_broadcast_share_its_data() -> None:
+    # Encoded for each of them, 200 kB for 1,000 channels took five seconds and 200 MB.
+    params = {"channels": ["a", "b", "c"], "data": {"text": "x"}}
+    call = Call(cast(Context, None), ApiKey("cms", b""), params, "msg.0", 0)
+    one, *others = broadcast(call).requests
+    assert one.data == b'{"text":"x"}'
+    assert all(other.data is one.data for other in others)
 
 
 def test_every_command(house: House) -> None:

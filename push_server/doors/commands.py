@@ -78,13 +78,13 @@ def _usable(call: Call, channel: object) -> str:
     return name
 
 
-def _request(call: Call, channel: object) -> PublishRequest:
+def _request(call: Call, channel: object, data: bytes) -> PublishRequest:
     exclude = call.params.get("exclude")
     given_id = call.params.get("id")
     return PublishRequest(
         channel=_usable(call, channel),
         id=call.auto_id if given_id is None else check_id(given_id),
-        data=dump_data(call.params["data"]),
+        data=data,
         exclude=None if exclude is None else check_id(exclude, "exclude"),
     )
 
@@ -92,7 +92,8 @@ def _request(call: Call, channel: object) -> PublishRequest:
 def publish(call: Call) -> Publishes:
     """``publish``: one message to one channel."""
     check_fields(call.params, {"channel", "data"}, {"id", "exclude"})
-    return Publishes([_request(call, call.params["channel"])], many=False)
+    data = dump_data(call.params["data"])
+    return Publishes([_request(call, call.params["channel"], data)], many=False)
 
 
 def broadcast(call: Call) -> Publishes:
@@ -101,7 +102,8 @@ def broadcast(call: Call) -> Publishes:
     channels = call.params["channels"]
     if not isinstance(channels, list) or not 0 < len(channels) <= 1000:
         raise BadInput("params", "channels is a list of 1 to 1,000 channel names.")
-    return Publishes([_request(call, channel) for channel in channels], many=True)
+    data = dump_data(call.params["data"])  # once: the channels share it
+    return Publishes([_request(call, channel, data) for channel in channels], many=True)
 
 
 def revoke(call: Call) -> Perform:
