@@ -82,6 +82,11 @@ class Crossing:
         self._tasks.add(task)
         task.add_done_callback(self._spawned)
 
+    async def finish(self, seconds: float) -> None:
+        """Wait for what was spawned, so long at most (loop only)."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+
     def _spawned(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         failure = None if task.cancelled() else task.exception()

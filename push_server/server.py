@@ -310,6 +310,8 @@ class _House:
         await asyncio.to_thread(self._fronts.stop)
         # So that no connection is handed to a hub that has closed.
         await asyncio.to_thread(self._thread.join, DRAIN_SECONDS)
+        # What the loop has yet to answer needs the hub and the broker.
+        await context.crossing.finish(DRAIN_SECONDS)
         context.hub.close()
         await context.broker.close()
         log.info("stopped")

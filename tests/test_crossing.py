@@ -68,6 +68,30 @@ def test_a_call_that_takes_too_long_is_left_to_finish(
     assert done.wait(10), "what it was storing is stored"
 
 
+def test_what_was_begun_is_finished_if_it_can_be(running: LoopThread) -> None:
+    crossing = running.crossing
+    done: list[int] = []
+
+    async def begin(turns: int) -> None:
+        async def slow() -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0.01)
+            done.append(turns)
+
+        crossing.spawn(slow())
+
+    crossing.call(crossing.finish(10))
+    crossing.call(begin(5))
+    crossing.call(crossing.finish(10))
+    assert done == [5]
+    crossing.call(begin(10_000))
+    crossing.call(crossing.finish(0.01))
+    (stuck,) = crossing._tasks
+    running.loop.call_soon_threadsafe(stuck.cancel)
+    crossing.call(crossing.finish(10))
+    assert not crossing._tasks
+
+
 def test_calls_when_the_loop_is_gone() -> None:
     gone = LoopThread()
     gone.close()

@@ -5,13 +5,16 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from formulas import issue_token
 from harness import PushServer
-from waiting import wait_for
+from waiting import PATIENCE, wait_for
+from wire import Wire, read_response, request_bytes
 
 from push_server.crossing import EXIT_DEAD_THREAD
 from push_server.server import EXIT_SETTINGS
@@ -59,6 +62,52 @@ def test_it_drains_and_ends(push_server_factory: Factory, number: signal.Signals
     assert events[-2:] == ["event=draining", "event=stopped"]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", push.port), 1)
+
+
+def test_what_the_loop_is_to_answer_is_answered_before_it_ends(tmp_path: Path) -> None:
+    begun, address = tmp_path / "begun", tmp_path / "public"
+    change = f"""
+import asyncio, pathlib
+from push_server.brokers.memory import MemoryBroker
+place = MemoryBroker.publish
+async def publish(self, requests):
+    pathlib.Path({str(begun)!r}).touch()
+    await asyncio.sleep(0.5)
+    return await place(self, requests)
+MemoryBroker.publish = publish
+settings = replace(settings, listen=(Address(path={str(address)!r}),))
+"""
+    now = int(time.time())
+    claims = {"v": 1, "sub": "1", "sid": "s", "iat": now, "exp": now + 60, "sub_ch": []}
+    token = issue_token({**claims, "pub_ch": ["a"]}, "k" * 32)
+    command = [sys.executable, "-c", START.format(change=change)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(address.is_socket)
+            with Wire.connect(str(address)) as wire:
+
+                def send(**message: Any) -> None:
+                    head = {"Host": "localhost", "Content-Type": "application/json"}
+                    body = json.dumps([message]).encode()
+                    wire.send(request_bytes("POST", "/bayeux", head, body))
+
+                send(
+                    channel="/meta/handshake",
+                    version="1.0",
+                    supportedConnectionTypes=["long-polling"],
+                    ext={"push": {"token": token}},
+                )
+                (shaken,) = read_response(wire).json()
+                send(channel="/a", clientId=shaken["clientId"], data=1)
+                wait_for(begun.exists)
+                process.terminate()
+                (published,) = read_response(wire).json()
+            assert published["successful"]
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+        assert process.stderr is not None
+        assert "ERROR" not in process.stderr.read()
 
 
 def test_a_reload_takes_what_it_can_and_nothing_that_is_wrong(push_server_factory: Factory) -> None:
