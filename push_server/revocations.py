@@ -6,6 +6,7 @@ one. Read by worker threads while the loop writes: every operation is a single d
 Pure: `now` is an argument. Imported from floor 3 up.
 """
 
+from collections import deque
 from dataclasses import dataclass
 
 SESSION = "sid"
@@ -47,6 +48,9 @@ class Revocations:
 
     def __init__(self) -> None:
         self._in_force: dict[tuple[str, str], Revocation] = {}
+        self._ends: deque[tuple[float, tuple[str, str]]] = deque()
+        """When each ends, in the order in which they came. Not the order of the dict: there one
+        that is replaced again and again stays the oldest, and would keep all others."""
 
     def add(self, revocation: Revocation) -> None:
         """Put one in force; a later `before` for the same claim replaces an earlier one."""
@@ -54,6 +58,7 @@ class Revocations:
         known = self._in_force.get(key)
         if known is None or known.before <= revocation.before:
             self._in_force[key] = revocation
+            self._ends.append((revocation.expires, key))
 
     def covers(self, user: str, session: str, token_id: str, issued: float) -> bool:
         """Whether a token with these claims has been revoked."""
@@ -65,11 +70,11 @@ class Revocations:
 
     def forget(self, now: float) -> None:
         """Drop those, oldest first, that have outlived every token they meant."""
-        while self._in_force:
-            oldest = next(iter(self._in_force))
-            if self._in_force[oldest].expires >= now:
-                return
-            del self._in_force[oldest]
+        while self._ends and self._ends[0][0] < now:
+            _, key = self._ends.popleft()
+            ended = self._in_force.get(key)
+            if ended is not None and ended.expires < now:
+                del self._in_force[key]
 
     def __len__(self) -> int:
         return len(self._in_force)

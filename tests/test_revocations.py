@@ -65,3 +65,18 @@ def test_what_no_token_can_outlive_is_forgotten() -> None:
     assert revocations.covers("x", "s5", "", 100)
     revocations.forget(2000)
     assert len(revocations) == 0
+
+
+def test_one_that_is_renewed_again_and_again_keeps_no_other() -> None:
+    revocations = Revocations()
+    for day in range(100):
+        revocations.forget(day)
+        revocations.add(Revocation(USER, "bot", day, day + 7))
+        revocations.add(Revocation(SESSION, f"s{day}", 100, day + 7))
+    assert len(revocations) == 9
+    assert revocations.covers("bot", "", "", 99)
+    assert not revocations.covers("bot", "", "", 100)
+    # One that ends before the one it replaces is forgotten, too, and once.
+    revocations.add(Revocation(USER, "bot", 100, 101))
+    revocations.forget(1000)
+    assert len(revocations) == 0
