@@ -6,6 +6,7 @@ Clients from outside are in `test_bayeux_clients.py`.
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -707,6 +708,23 @@ def test_49_a_foreign_page(push: PushServer, name: str) -> None:
     refused = push.request("POST", "/bayeux", body=b"?", headers={"Origin": SITE, **JSON})
     assert refused.status == 400
     assert refused.header("Access-Control-Allow-Credentials") == "true"
+
+
+def test_an_answer_larger_than_the_kernel_takes(push: PushServer, name: str) -> None:
+    """Its connection is kept nevertheless, for the next request."""
+    client = Client(push, push.token(name, sub_ch=[f"{name}:a"]))
+    client.fetch()
+    client.call(client.subscribe(f"/{name}/a"))
+    text = "x" * 250_000
+    push.api("publish", channel=f"{name}:a", data=text)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", push.port))
+        wire = Wire(sock)
+        for waiting in ([text], []):
+            body = json.dumps([client.connect(advice={"timeout": 0})]).encode()
+            wire.send(request_bytes("POST", "/bayeux", {**push.head(), **JSON}, body))
+            assert data(read_response(wire).json()[:-1]) == waiting
 
 
 def test_a_chunked_request(push: PushServer, name: str) -> None:

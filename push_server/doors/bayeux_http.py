@@ -175,9 +175,15 @@ class _Exchange:
         mailbox.connect(answer.reply, send, HOLD_SECONDS)
 
     def _send(self, array: bytes) -> None:
+        self._connection.write(self._shape.whole(array, keep_alive=self._keep_alive))
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Give the connection back, now or when the client has taken the answer."""
         connection = self._connection
-        connection.write(self._shape.whole(array, keep_alive=self._keep_alive))
-        if not (self._keep_alive and connection.idle and connection.release()):
+        if self._keep_alive and not connection.idle:
+            connection.when_idle(self._let_go)
+        elif not (self._keep_alive and connection.release()):
             connection.finish("done")
 
 
