@@ -12,8 +12,8 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 # Further arguments for the demo, pytest or the benchmark: make test ARGS="-k tokens -x"
 ARGS ?=
 
-# How many processes share the tests: make test JOBS=2
-JOBS ?= 1
+# How many processes share the tests, which wait most of the time: make test JOBS=1
+JOBS ?= 2
 
 # The tests that say what they see of the transports in browsers.
 BROWSER_TESTS := tests/browser/test_every_transport.py tests/browser/test_bayeux_pages.py \
