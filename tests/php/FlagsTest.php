@@ -85,6 +85,37 @@ final class FlagsTest extends TestCase
         self::assertFalse($flags->raise('pause', 60));
     }
 
+    public function testAClockThatIsSetBackStopsNobody(): void
+    {
+        $breaker = new Breaker(new FileFlags($this->directory));
+        $breaker->open();
+        self::assertFalse($breaker->allows());
+        // As if the pause had begun when the clock was an hour ahead.
+        file_put_contents("$this->directory/flag-pause", (string) (microtime(true) + 3600));
+        self::assertTrue($breaker->allows());
+        self::assertFalse($breaker->allows(), 'the pause is as long as any other');
+    }
+
+    public function testAFlagOfAnotherUserIsReplaced(): void
+    {
+        $flags = new FileFlags($this->directory);
+        touch("$this->directory/flag-pause");
+        chmod("$this->directory/flag-pause", 0);
+        $isRoot = function_exists('posix_geteuid') && posix_geteuid() === 0;
+        if ($isRoot) {
+            chown($this->directory, 65534);
+            posix_seteuid(65534);
+        }
+        try {
+            self::assertTrue($flags->raise('pause', 60));
+            self::assertFalse($flags->raise('pause', 60));
+        } finally {
+            if ($isRoot) {
+                posix_seteuid(0);
+            }
+        }
+    }
+
     public function testWhereNothingCanBeWrittenEverybodyMayTry(): void
     {
         $breaker = new Breaker(new FileFlags("$this->directory/missing"));

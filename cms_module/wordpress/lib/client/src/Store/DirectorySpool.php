@@ -60,12 +60,15 @@ final class DirectorySpool implements Spool
 
     public function isEmpty(): bool
     {
-        return $this->files() === [];
+        // What a cron job of another system user has left is for that one to send.
+        return $this->take(1, 1) === [];
     }
 
     public function lock(): bool
     {
-        $file = @fopen("$this->directory/lock", 'c');
+        $path = "$this->directory/lock";
+        // One that another system user made is not in the way: the directory is ours.
+        $file = @fopen($path, 'c') ?: (@unlink($path) ? @fopen($path, 'c') : false);
         if ($file === false || !flock($file, LOCK_EX | LOCK_NB)) {
             return false;
         }
@@ -85,7 +88,11 @@ final class DirectorySpool implements Spool
     {
         $taken = [];
         foreach ($this->files() as $name) {
-            $content = (string) @file_get_contents("$this->directory/$name");
+            $content = @file_get_contents("$this->directory/$name");
+            if ($content === false) {
+                // To take it as empty would be to remove it unsent.
+                continue;
+            }
             $found = self::decode($content, $name[0] === '0');
             $commands -= count($found);
             $bytes -= strlen($content);

@@ -15,13 +15,20 @@ final class FileFlags implements Flags
 
     public function raise(string $name, int $seconds): bool
     {
-        $file = @fopen($this->path($name), 'c+');
+        $path = $this->path($name);
+        // One that another system user made is not in the way: the directory is ours.
+        $file = @fopen($path, 'c+') ?: (@unlink($path) ? @fopen($path, 'c+') : false);
         if ($file === false) {
             // Where nothing can be written, every process is on its own.
             return true;
         }
         try {
-            if (!flock($file, LOCK_EX | LOCK_NB) || (float) stream_get_contents($file) > microtime(true)) {
+            if (!flock($file, LOCK_EX | LOCK_NB)) {
+                return false;
+            }
+            $left = (float) stream_get_contents($file) - microtime(true);
+            // More than it was raised for: the clock was set back since.
+            if ($left > 0 && $left <= $seconds) {
                 return false;
             }
             rewind($file);
