@@ -208,7 +208,7 @@ def welcome(places: Places) -> str:
   Linden House is open:  {places.site_url}
 
   1. Come in as Alice. Open a private window beside it and come in as Bob.
-  2. As Alice, tell Bob something: his bell counts it at once.
+  2. As Alice, tell Bob something: Bob's bell counts it at once.
   3. Draw together on the whiteboard, talk in the chat, present the slides.
   4. "Backstage" shows what the push server ({places.push_url}) is doing.
 

@@ -66,7 +66,7 @@ globalThis.PushLocks = (() => {
 
   /**
    * A word in localStorage: who has it, and until when. Writing it and reading it are two steps,
-   * so a writer waits whether his word stays.
+   * so a writer waits whether the word stays.
    */
   class Lease {
     static get usable() {

@@ -1,11 +1,11 @@
 /**
- * A sheet that several people draw on. Whoever draws sees his own line at once and publishes it
- * in pieces, about 30 a second, with `echo: false`: everybody else gets them, he does not.
+ * A sheet that several people draw on. Whoever draws sees that line at once and publishes it
+ * in pieces, about 30 a second, with `echo: false`: everybody else gets them.
  *
  * A piece is a line of its own, {color, width, points: [x, y, x, y, …]} on a sheet of 3000 by
  * 2000, so pieces may be lost or come late without spoiling others. A newcomer listens first,
  * then asks the site for the picture so far and for the offset up to which it is complete, and
- * leaves out what he has heard twice.
+ * leaves out what was heard twice.
  */
 "use strict";
 

@@ -19,7 +19,7 @@
  * - Text is only ever set as text, never as HTML. An address is followed only inside this site.
  * - No item is shown twice, however often it arrives. A page may mount several bells and lists:
  *   those of one channel show the same, ask the site once, and raise one note.
- * - Nothing that somebody is reading, or has focused, is taken away under him.
+ * - Nothing that somebody is reading, or has focused, is taken away meanwhile.
  * - A list that the site has rendered, as `ul.pn-list` in `list`, stays until `load` has answered.
  * - Looks are decided in notifications.css, by variables; no style is set from here, so that any
  *   Content-Security-Policy will do. Words are in `WORDS`; `words` replaces them.
