@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -571,6 +572,32 @@ async def test_a_node_that_was_only_asleep_comes_back(redis: RedisServer) -> Non
 
 
 @pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("how", ["renews", "tells"])
+@in_loop
+async def test_a_node_comes_back_while_it_is_taken_out(redis: RedisServer, how: str) -> None:
+    async with nodes(redis, 2) as (one, sleeper):
+        users = {f"u{number}": Member(1, "") for number in range(5)}
+        for user in users:
+            sleeper.enter(user)
+        await until(lambda: len(one.said) == 5)
+        one.roster._calm_at = math.inf  # the sweeping is done by hand
+        roster = one.roster
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sleeper.roster, "renew", lambda: asyncio.sleep(0))
+            redis.cli("ZADD", roster._nodes, 1, sleeper.roster.node)  # as if it slept for long
+            await until(lambda: _same(one.who(), {}))
+            keys = (roster._has + sleeper.roster.node, roster._nodes)
+            args = (sleeper.roster.node, repr(time.time()), 2, roster._who, roster._bus_prefix)
+            assert await roster.link.one(Call(redis_roster.ABSENT, keys, args)) == 0
+            if how == "tells":
+                sleeper.enter("new")
+                users["new"] = Member(1, "")
+                await until(lambda: _same(one.who(), users))
+        await until(lambda: _same(one.who(), users))
+        assert await roster.link.one(Call(redis_roster.ABSENT, keys, args)) == -1
+
+
+@pytest.mark.usefixtures("hasty")
 @in_loop
 async def test_a_redis_that_forgets_or_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     with RedisServer() as own:
@@ -627,7 +654,7 @@ class BrokenLink:
             return [self.failing] * len(commands)
         calls = [command for command in commands if isinstance(command, Call)]
         self.told += [(str(call.args[0]), str(call.args[2])) for call in calls]
-        return [0] * len(calls) or [0, []]
+        return [0] * len(calls) or [b"9000000000", 0, []]
 
 
 @pytest.mark.parametrize("failing", [BrokenLink.failing, ResponseError("OOM")])

@@ -19,6 +19,8 @@ end
 if not over then
     return -1
 end
+-- Should it come back before the last entry is out, this says that some are.
+redis.call('ZADD', KEYS[2], 0, node)
 local others = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '+inf')
 local entries = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '+inf', 'LIMIT', 0, most)
 for _, entry in ipairs(entries) do

@@ -11,12 +11,15 @@
 -- ARGV[5]  bus name of the channel; empty: nobody is told
 -- ARGV[6]  the end of this node's lease: nothing is written without one
 --
--- Returns 1 if this node had no lease: then it has to tell everything again.
+-- Returns 1 if this node had no lease, or some of what it had has been taken out meanwhile
+-- (redis_absent.lua): then it has to tell everything again.
 -- A node whose lease is over counts until its entries are taken out: then that is told.
 
 local user, node, value, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local field = user .. ' ' .. node
-local new = redis.call('ZADD', KEYS[3], ARGV[6], node)
+local lease = redis.call('ZSCORE', KEYS[3], node)
+local new = (not lease or tonumber(lease) == 0) and 1 or 0
+redis.call('ZADD', KEYS[3], ARGV[6], node)
 local before = redis.call('HGET', KEYS[1], field)
 local kind
 if value == '' then

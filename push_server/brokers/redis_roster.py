@@ -92,7 +92,7 @@ class RedisRoster(Roster):
             except PushError as error:
                 replies = [error] * len(some)
             if 1 in replies:
-                # Our lease is a new entry: what was told before is not known (any more).
+                # Our lease was over: what was told before is not known (any more).
                 self._untold.update(dict.fromkeys(self._mine))
             failed = [
                 key
@@ -125,15 +125,18 @@ class RedisRoster(Roster):
             self._calm_at = now + CALM_SECONDS
         elif now < self._renew_at:
             return
-        new, over = await self.link.ask(
+        clock = self._clock()
+        lease, _, over = replies = await self.link.ask(
+            ("ZSCORE", self._nodes, self.node),
             ("ZADD", self._nodes, self._lease(), self.node),
-            ("ZRANGEBYSCORE", self._nodes, "-inf", repr(self._clock())),
+            ("ZRANGEBYSCORE", self._nodes, "-inf", repr(clock)),
         )
-        for reply in (new, over):
+        for reply in replies:
             if isinstance(reply, ResponseError):
                 raise failure(reply)
         self._renew_at = now + RENEW_SECONDS
-        if new:
+        if lease is None or float(lease) <= clock:
+            # It was over: another node may have taken out some of our entries, or all.
             self._untold.update(dict.fromkeys(self._mine))
         self._tell_soon()
         if now >= self._calm_at:
