@@ -359,3 +359,15 @@ def test_everybody_reads_his_own_language(
     finally:
         plugin.unlink()
         site.probe(f"return delete_user_meta({ids['alice']}, 'locale');")
+
+
+def test_what_is_published_after_the_end_is_sent(
+    site: WordPress, people: dict[str, Visitor], ids: dict[str, int]
+) -> None:
+    with listening(site, people["carol"]) as carol:
+        site.probe(
+            "register_shutdown_function(function () {"
+            f" push_publish('user:{ids['carol']}', ['type' => 'late']);"
+            "});"
+        )
+        assert told(site, carol) == [{"type": "late"}]

@@ -122,6 +122,21 @@ def test_cron_sends_what_waits_when_nobody_comes(site: WordPress) -> None:
     assert len(site.push.api("history", channel="cron")["publications"]) == 1
 
 
+def test_a_database_without_named_locks(site: WordPress) -> None:
+    """As Galera in its strict mode: what waits is sent all the same."""
+    site.configure(**site.settings(PUSH_API=f"http://127.0.0.1:{free_port()}"))
+    site.probe("return push_publish('lockless', 1);")
+    site.settle()
+    site.configure(**site.settings())
+    end_pause(site)
+    site.probe(
+        "add_filter('query', fn ($sql) => str_replace('GET_LOCK(', 'NO_SUCH_LOCK(', $sql));"
+        "do_action('push_server_drain');"
+    )
+    assert site.waiting() == 0
+    assert len(site.push.api("history", channel="lockless")["publications"]) == 1
+
+
 CLIENTS = 6
 ROUND = 18
 LEAST_ROUNDS, MOST_ROUNDS = 8, 40

@@ -83,6 +83,25 @@ def test_another_role_ends_tokens_but_not_the_login(
     wait_for_a_token(site, people["bob"])
 
 
+def test_rights_that_change_twice_in_a_long_request(
+    site: WordPress, people: dict[str, Visitor], ids: dict[str, int]
+) -> None:
+    token = site.probe(
+        f"""
+        $user = new WP_User({ids['bob']});
+        $user->add_role('editor');
+        // An import or a queue goes on; meanwhile a page of his has asked for its next token.
+        for ($second = time(); time() === $second;) usleep(10000);
+        $token = Push_Server_Client::token($user, 'a session', 60);
+        $user->remove_role('editor');
+        return $token;
+        """
+    )
+    site.settle()
+    assert site.push.get("/subscribe/poll", token=site.push.remember(token)).status == 401
+    wait_for_a_token(site, people["bob"])
+
+
 def test_a_deleted_user_is_gone_everywhere(site: WordPress, people: dict[str, Visitor]) -> None:
     number = site.probe(
         "$id = wp_create_user('zed', 'zed', 'zed@wp.test');"

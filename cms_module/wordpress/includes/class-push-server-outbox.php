@@ -57,15 +57,19 @@ final class Push_Server_Outbox {
 		}
 		self::$is_open = true;
 		// When core's own end has come (its buffers are flushed there), and behind what other
-		// plugins have registered with PHP, which may still write to the visitor.
-		add_action( 'shutdown', static fn () => register_shutdown_function( array( self::class, 'close' ) ), PHP_INT_MAX );
+		// plugins have registered with PHP, which may still write to the visitor, or publish.
+		$register = static fn () => register_shutdown_function( array( self::class, 'close' ) );
+		if ( did_action( 'shutdown' ) ) {
+			$register();
+		} else {
+			add_action( 'shutdown', $register, PHP_INT_MAX );
+		}
 	}
 
 	/**
 	 * Let the visitor go, do what is to be done, and send.
 	 */
 	public static function close(): void {
-		self::$is_open = false;
 		self::finish_response();
 		// A job may leave another one.
 		while ( self::$jobs ) {
@@ -73,6 +77,8 @@ final class Push_Server_Outbox {
 			self::run( $job, $arguments, $site );
 		}
 		Push_Server_Client::flush();
+		// What comes even later has an end of its own.
+		self::$is_open = false;
 	}
 
 	/**

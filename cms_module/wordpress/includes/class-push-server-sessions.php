@@ -39,9 +39,10 @@ final class Push_Server_Sessions {
 	private static array $before = array();
 
 	/**
-	 * Sessions and users that are ended already in this request.
+	 * Sessions that are ended already in this request, and users with the second in which they were:
+	 * tokens that are issued later are not ended by that.
 	 *
-	 * @var array<string, bool>
+	 * @var array<string, int|true>
 	 */
 	private static array $ended = array();
 
@@ -194,8 +195,8 @@ final class Push_Server_Sessions {
 	 * @param int $user_id Whose.
 	 */
 	public static function end_all( $user_id ): void {
-		if ( Push_Server_Settings::is_begun() && ! isset( self::$ended[ "user-$user_id" ] ) ) {
-			self::$ended[ "user-$user_id" ] = true;
+		if ( Push_Server_Settings::is_begun() && time() !== ( self::$ended[ "user-$user_id" ] ?? 0 ) ) {
+			self::$ended[ "user-$user_id" ] = time();
 			Push_Server_Client::revoke_user( (int) $user_id );
 		}
 	}

@@ -74,10 +74,15 @@ final class Push_Server_Spool implements Spool {
 
 	/**
 	 * Become the one process that sends. The database lets go of the lock when a process dies.
+	 *
+	 * Some databases have no such locks. Then everybody sends: sending twice does no harm.
 	 */
 	public function lock(): bool {
 		global $wpdb;
-		return '1' === $wpdb->get_var( $wpdb->prepare( 'SELECT GET_LOCK(%s, 0)', self::lock_name() ) );
+		$quiet = $wpdb->suppress_errors();
+		$taken = $wpdb->get_var( $wpdb->prepare( 'SELECT GET_LOCK(%s, 0)', self::lock_name() ) );
+		$wpdb->suppress_errors( $quiet );
+		return '0' !== $taken;
 	}
 
 	/**
@@ -85,7 +90,9 @@ final class Push_Server_Spool implements Spool {
 	 */
 	public function unlock(): void {
 		global $wpdb;
+		$quiet = $wpdb->suppress_errors();
 		$wpdb->get_var( $wpdb->prepare( 'SELECT RELEASE_LOCK(%s)', self::lock_name() ) );
+		$wpdb->suppress_errors( $quiet );
 	}
 
 	/**
