@@ -1,5 +1,6 @@
 """The inbox: what other programs append to a Redis stream is published, once, and removed."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,6 +42,11 @@ def test_entries_are_published_in_order_and_removed(push: PushServer, redis: Red
     wait_for(lambda: kept(push) == ["before", *range(250)])
     wait_for(lambda: redis.cli("XLEN", STREAM) == 0)
     wait_for(lambda: push.api("stats")["bridge.inbox_taken"] == 251)
+    # As deep as data may be; the publication around it is one level more.
+    deepest = "[" * 32 + "1" + "]" * 32
+    add(redis, deepest, channel="news:deep")
+    wait_for(lambda: push.api("stats")["bridge.inbox_taken"] == 252)
+    assert kept(push, "news:deep") == [json.loads(deepest)]
 
 
 def test_an_id_makes_the_second_time_harmless(push: PushServer, redis: RedisServer) -> None:

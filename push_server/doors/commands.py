@@ -8,6 +8,7 @@ performed on the event loop. Preparing gives either publish requests, so that a 
 becomes one group commit, or a coroutine function. Parameters nobody knows are refused.
 """
 
+import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from push_server.brokers.survey import CHANNELS, DISCONNECT, STATS
 from push_server.channels import check_channel
 from push_server.doors.context import Context
 from push_server.doors.publish import dump_data
-from push_server.doors.request import check_fields, parse_json
+from push_server.doors.request import check_fields
 from push_server.errors import BadInput, Denied, PushError
 from push_server.hub import ANONYMOUS
 from push_server.positions import OFFSET_LIMIT, channel_key, cursor_entry, join_cursor, parse_cursor
@@ -178,7 +179,7 @@ def history(call: Call) -> Perform:
             "epoch": found.head.epoch,
             "offset": found.head.offset,
             "cursor": join_cursor([cursor_entry(channel, found.head)]),
-            "publications": [parse_json(kept.json) for kept in found.publications],
+            "publications": [json.loads(kept.json) for kept in found.publications],
         }
         if found.reset is not None:
             result["reset"] = found.reset
