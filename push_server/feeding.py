@@ -64,6 +64,12 @@ class Feed:
             sys.stderr.flush()
 
     def _read(self, source: Iterable[bytes]) -> None:
+        try:
+            self._read_lines(source)
+        except OSError as error:
+            self._lines.put(FeedError(f"the input cannot be read: {error.strerror}"))
+
+    def _read_lines(self, source: Iterable[bytes]) -> None:
         for number, line in enumerate(source, 1):
             if not line.strip():
                 continue

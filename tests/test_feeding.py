@@ -89,6 +89,18 @@ def test_what_is_not_json_is_named_after_what_went_before(line: bytes) -> None:
     assert [data for batch in client.batches for data in batch] == [1, 2]
 
 
+def test_input_that_cannot_be_read_ends_it() -> None:
+    client = Recorder()
+
+    def broken() -> Iterator[bytes]:
+        yield b"1"
+        raise IsADirectoryError(21, "Is a directory")
+
+    with pytest.raises(FeedError, match=r"^the input cannot be read: Is a directory$"):
+        feed(client, broken())
+    assert client.batches == [[1]]
+
+
 def test_a_refused_line_is_named_and_ends_it() -> None:
     client = Recorder()
     client.refused = {3}
