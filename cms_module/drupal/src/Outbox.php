@@ -43,7 +43,7 @@ final class Outbox implements DestructableInterface {
   private array $jobs = [];
 
   /**
-   * Whether a process on the command line will call destruct() at its end.
+   * Whether PHP will call destruct() when everything else has ended.
    */
   private bool $isScheduled = FALSE;
 
@@ -137,11 +137,15 @@ final class Outbox implements DestructableInterface {
 
   /**
    * Make sure that destruct() is called even where the kernel is not ended.
+   *
+   * Drush does not end it, and neither does what calls exit, as the logouts of
+   * single sign-ons do. Registered twice, so that it runs after every function
+   * that others register, and with what they add.
    */
   private function schedule(): void {
-    if (PHP_SAPI === 'cli' && !$this->isScheduled) {
+    if (!$this->isScheduled) {
       $this->isScheduled = TRUE;
-      register_shutdown_function($this->destruct(...));
+      register_shutdown_function(fn () => register_shutdown_function($this->destruct(...)));
     }
   }
 
