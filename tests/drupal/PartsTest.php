@@ -16,7 +16,9 @@ use Drupal\push_server\Channels;
 use Drupal\push_server\Event\GrantEvent;
 use Drupal\push_server\EventSubscriber\AgentClusterSubscriber;
 use Drupal\push_server\JobRunner;
+use Drupal\push_server\Notification\View;
 use Drupal\push_server\Outbox;
+use Drupal\user\UserInterface;
 use PHPUnit\Framework\TestCase;
 use Psr\Log\NullLogger;
 use PushServer\Channel;
@@ -152,6 +154,23 @@ final class PartsTest extends TestCase
             $channels->grants($account)->lists()
         );
         self::assertSame(['user:7', 'role:authenticated', 'role:editor'], $channels->ofAccount($account));
+    }
+
+    public function testANotificationLeadsNowhereElse(): void
+    {
+        $view = (new \ReflectionClass(View::class))->newInstanceWithoutConstructor();
+        $account = new class implements UserInterface {
+        };
+        $leads = static fn (string $url): string => $view->item((object) [
+            'id' => 1, 'title' => '', 'body' => '', 'actor' => '', 'created' => 1, 'entity_type' => '', 'url' => $url,
+        ], $account)['url'];
+        self::assertSame('/', $leads('/'));
+        self::assertSame('/shop/order?id=7#x\\y', $leads('/shop/order?id=7#x\\y'));
+        // Browsers read a backslash as a slash, and pass over tabs and the ends of lines.
+        $others = ['', '//evil.example', 'https://evil.example', '/\\evil.example', "/\t/evil.example", "/\n\\evil.example"];
+        foreach ($others as $url) {
+            self::assertSame('', $leads($url), json_encode($url));
+        }
     }
 
     public function testOriginAgentCluster(): void

@@ -50,8 +50,9 @@ final class View {
       'text' => $row->body,
       'sender' => $row->actor,
       'at' => (int) $row->created,
-      // A path of this site and nothing else, whoever has made it.
-      'url' => preg_match('~\A/(?!/)~', $row->url) ? $row->url : '',
+      // A path of this site and nothing else, whoever has made it. Browsers take
+      // a backslash for a slash, and leave out tabs and the ends of lines.
+      'url' => preg_match('~\A/(?![/\\\\])[^\x00-\x1f]*\z~', $row->url) ? $row->url : '',
     ];
     if ($row->entity_type === '') {
       return $item;
