@@ -74,8 +74,9 @@ def _comment(text: str) -> list[str]:
     )
 
 
-_PASSWORD = re.compile(r"://[^/@\"]*@")
-"""User and password in a URL, as the broker's may have."""
+_PASSWORD = re.compile(r'://(?:[^"\\]|\\.)*@')
+"""User and password in a URL, as the broker's may have, up to the last @ in it: whatever a password
+has in it that should have been written as %40 or %2F, none of it is shown."""
 
 
 def effective(settings: Settings) -> str:

@@ -1090,7 +1090,7 @@ def test_the_account_in_the_documentation_is_the_one_that_is_tested() -> None:
         ("redis://h/0?prefix=", "the prefix is"),
         ("redis://h/0?prefix=a%20b", "the prefix is"),
         ("redis://h/0?prefix=a&prefix=b", "each once"),
-        ("redis://h:99999/0", ""),
+        ("redis://h:99999/0", "the port"),
         ("redis://u:p#w@h/0", ""),
         ("unix://host/path", "unix:///path"),
         ("unix:", "unix:///path"),
@@ -1103,10 +1103,26 @@ def test_a_url_that_is_none_is_refused(url: str, said: str) -> None:
     assert said in refused.value.message
 
 
-def test_the_secret_of_a_url_is_not_shown() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:s3cret@h/x",
+        "redis://:ab/s3cret@h/0",
+        "redis://:s3cret/ab@h/0",
+        "redis://u:s3cret/ab@h/0",
+        "redis://u:a@s3cret/b@h/0",
+        "redis://:ab?s3cret@h/0",
+        "redis://:s3cret#ab@h/0",
+        "unix://:ab/s3cret@/run/redis.sock?x=1",
+    ],
+)
+def test_the_secret_of_a_url_is_not_quoted(url: str) -> None:
     with pytest.raises(BadInput) as refused:
-        RedisBroker("redis://u:s3cret@h/x", Namespaces(), lambda *_: None, lambda _: None)
+        RedisBroker(url, Namespaces(), lambda *_: None, lambda _: None)
     assert "s3cret" not in str(refused.value)
+
+
+def test_the_secret_of_a_url_is_not_shown() -> None:
     broker = RedisBroker("redis://u:s3cret@h/1", Namespaces(), lambda *_: None, lambda _: None)
     assert "s3cret" not in repr(broker.address)
 

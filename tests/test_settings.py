@@ -537,9 +537,12 @@ def test_nobody_reads_the_environment_behind_our_back(
     assert load(tmp_path, "").threads == 8
 
 
-def test_the_password_of_the_broker_is_not_shown() -> None:
+@pytest.mark.parametrize(
+    "account", ["push:s3cret", "p@s3cret", 'push:a"s3cret', "push:\\s3cret", ":ab/s3cret="]
+)
+def test_the_password_of_the_broker_is_not_shown(account: str) -> None:
     # check-config is pasted into tickets and chats.
-    settings = dataclasses.replace(Settings(), broker="redis://push:s3cret@10.0.0.5:6379/0")
+    settings = dataclasses.replace(Settings(), broker=f"redis://{account}@10.0.0.5:6379/0")
     shown = config_text.effective(settings)
     assert 'broker = "redis://***@10.0.0.5:6379/0"' in shown
     assert "s3cret" not in shown

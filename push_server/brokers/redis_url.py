@@ -41,7 +41,15 @@ def parse_redis_url(url: str) -> RedisAddress:
     """The address that a URL names. Raises `ValueError` saying what is wrong with it."""
     parts = urlsplit(url)
     known = _OPTIONS[parts.scheme]
-    given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    # Their own errors quote what cannot be read, which may be a piece of a password.
+    try:
+        given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise ValueError("nobody can read what follows the ? (in a password: %3F)") from None
+    try:
+        port = parts.port or 6379
+    except ValueError:
+        raise ValueError("the port is no number up to 65535 (a / in a password: %2F)") from None
     options = dict(given)
     if len(options) != len(given) or not known.issuperset(options):
         raise ValueError(f"after the ? only {', '.join(sorted(known))} can be set, each once")
@@ -58,7 +66,7 @@ def parse_redis_url(url: str) -> RedisAddress:
     return RedisAddress(
         shown=shown(url),
         host=parts.hostname or "",
-        port=parts.port or 6379,
+        port=port,
         path=unquote(parts.path) if socket else "",
         db=_database(options.get("db", "0") if socket else parts.path.strip("/") or "0"),
         username=unquote(parts.username) if parts.username else None,
@@ -80,7 +88,13 @@ def shown(url: str) -> str:
     try:
         parts: SplitResult = urlsplit(url)
     except ValueError:  # half an IPv6 address: where the password ends is anybody's guess
-        return f"{url.partition(':')[0]}://…"
+        return _hidden(url)
+    if parts.netloc and "@" in parts.path + parts.query + parts.fragment:
+        return _hidden(url)  # the password, maybe, has a / in it, and goes on behind that
     user, at, host = parts.netloc.rpartition("@")
     name = user.partition(":")[0] + at
     return f"{parts.scheme}://{name}{host}{parts.path}"
+
+
+def _hidden(url: str) -> str:
+    return f"{url.partition(':')[0]}://…"
