@@ -102,8 +102,13 @@ final class Push_Server_Notifier {
 			return false;
 		}
 		$kind   = sanitize_key( $args['kind'] ?? 'custom' );
-		$source = preg_match( '/\A[A-Za-z0-9_-]{1,60}\z/', (string) ( $args['source'] ?? '' ) ) ? $args['source'] : wp_generate_uuid4();
-		$about  = array(
+		$source = (string) ( $args['source'] ?? '' );
+		$source = preg_match( '/\A[A-Za-z0-9_-]{1,60}\z/', $source ) ? $source : wp_generate_uuid4();
+		if ( strtolower( $source ) !== $source ) {
+			// The database takes "a" and "A" for the same.
+			$source = md5( $source );
+		}
+		$about = array(
 			'source' => self::source( $kind, $source ),
 			'post'   => (int) ( $args['post'] ?? 0 ),
 			'sender' => (string) ( $args['sender'] ?? '' ),
