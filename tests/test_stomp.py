@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +17,9 @@ from rabbitmq import RabbitMq, program
 from redis_server import RedisServer
 from waiting import wait_for
 
+from push_server.bridge_settings import StompAddress
 from push_server.bridges.build import make_bridges
+from push_server.bridges.stomp_out import StompOutlet
 from push_server.config_load import load_settings
 from push_server.settings import SettingsError
 
@@ -282,3 +286,24 @@ def test_without_the_package_the_setting_is_named(monkeypatch: pytest.MonkeyPatc
     )
     with pytest.raises(SettingsError, match=r"push-server\[stomp"):
         make_bridges(SimpleNamespace(settings=settings))  # type: ignore[arg-type]
+
+
+def test_the_place_to_come_back_to_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    state.write_text("1~abcdef.1.1.0", "ascii")
+    outlet = StompOutlet(
+        StompAddress("stomp://h", "h", 1, "/"), {}, state, "us",
+        SimpleNamespace(), SimpleNamespace(), Counter(),  # type: ignore[arg-type]
+    )  # fmt: skip
+    synced: list[tuple[str, str]] = []
+
+    def fsync(descriptor: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        synced.append((Path(name).read_text("ascii"), state.read_text("ascii")))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    outlet._keep("1~abcdef.1.2.0")
+    assert synced == [("1~abcdef.1.2.0", "1~abcdef.1.1.0")]
+    assert state.read_text("ascii") == "1~abcdef.1.2.0"

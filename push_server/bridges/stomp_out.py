@@ -14,6 +14,7 @@ One thread. Imported by the house where the configuration asks for it.
 
 import fcntl
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -144,7 +145,11 @@ class StompOutlet:
         self._cursor = cursor
         new = self._state.with_name(self._state.name + ".new")
         try:
-            new.write_text(cursor, "ascii")
+            with new.open("w", encoding="ascii") as file:
+                file.write(cursor)
+                file.flush()
+                # Or a power loss could leave the name, and nothing in it: no place to come back to.
+                os.fsync(file.fileno())
             new.replace(self._state)
         except OSError as error:
             self._supervisor.complain("bridge.state", error.strerror or "failed")
