@@ -7,12 +7,14 @@ namespace PushServer\Tests\Drupal;
 use Drupal\Core\Cache\CacheableResponseInterface;
 use Drupal\Core\Database\Connection;
 use Drupal\Core\Entity\EntityInterface;
+use Drupal\Core\Lock\LockBackendInterface;
 use Drupal\Core\PrivateKey;
 use Drupal\Core\Queue\QueueFactory;
 use Drupal\Core\Routing\AdminContext;
 use Drupal\Core\Session\AccountInterface;
 use Drupal\push_server\Bridge;
 use Drupal\push_server\Channels;
+use Drupal\push_server\DatabaseSpool;
 use Drupal\push_server\Event\GrantEvent;
 use Drupal\push_server\EventSubscriber\AgentClusterSubscriber;
 use Drupal\push_server\JobRunner;
@@ -154,6 +156,27 @@ final class PartsTest extends TestCase
             $channels->grants($account)->lists()
         );
         self::assertSame(['user:7', 'role:authenticated', 'role:editor'], $channels->ofAccount($account));
+    }
+
+    public function testWhatIsTakenFitsIntoTheMemory(): void
+    {
+        $database = new class extends Connection {
+            public int $rows = 0;
+
+            /**
+             * @param list<mixed> $arguments
+             */
+            public function __call(string $name, array $arguments): mixed
+            {
+                $this->rows = $name === 'range' ? $arguments[1] : $this->rows;
+                return $name === 'execute' ? [] : $this;
+            }
+        };
+        $lock = new class implements LockBackendInterface {
+        };
+        (new DatabaseSpool($database, $lock))->take(1000, 262_144);
+        // Each may be as large as a request, and the database hands over all of them at once.
+        self::assertLessThan(64 << 20, $database->rows * 262_144);
     }
 
     public function testANotificationLeadsNowhereElse(): void

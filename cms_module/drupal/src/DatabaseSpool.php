@@ -32,6 +32,11 @@ final class DatabaseSpool implements Spool {
    */
   private const ROWS_LIMIT = 100_000;
 
+  /**
+   * Rows looked at in one take(): the database hands over all of them at once.
+   */
+  private const ROWS_TAKEN = 200;
+
   public function __construct(
     private readonly Connection $database,
     private readonly LockBackendInterface $lock,
@@ -89,7 +94,7 @@ final class DatabaseSpool implements Spool {
       ->orderBy('revocation', 'DESC')
       ->orderBy('made')
       ->orderBy('id')
-      ->range(0, $commands)
+      ->range(0, min($commands, self::ROWS_TAKEN))
       ->execute();
     $taken = [];
     foreach ($rows as $row) {
