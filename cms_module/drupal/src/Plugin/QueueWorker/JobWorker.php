@@ -8,7 +8,6 @@ use Drupal\Core\Plugin\ContainerFactoryPluginInterface;
 use Drupal\Core\Queue\Attribute\QueueWorker;
 use Drupal\Core\Queue\QueueWorkerBase;
 use Drupal\Core\StringTranslation\TranslatableMarkup;
-use Drupal\push_server\ClientFactory;
 use Drupal\push_server\JobRunner;
 use Drupal\push_server\Outbox;
 use Symfony\Component\DependencyInjection\ContainerInterface;
@@ -37,7 +36,7 @@ final class JobWorker extends QueueWorkerBase implements ContainerFactoryPluginI
    *   The definition of the plugin.
    * @param \Drupal\push_server\JobRunner $runner
    *   Does the jobs.
-   * @param \Drupal\push_server\ClientFactory $clients
+   * @param \Drupal\push_server\Outbox $outbox
    *   Sends what they make.
    */
   public function __construct(
@@ -45,7 +44,7 @@ final class JobWorker extends QueueWorkerBase implements ContainerFactoryPluginI
     string $plugin_id,
     mixed $plugin_definition,
     protected JobRunner $runner,
-    protected ClientFactory $clients,
+    protected Outbox $outbox,
   ) {
     parent::__construct($configuration, $plugin_id, $plugin_definition);
   }
@@ -64,7 +63,7 @@ final class JobWorker extends QueueWorkerBase implements ContainerFactoryPluginI
       $plugin_id,
       $plugin_definition,
       $container->get(JobRunner::class),
-      $container->get(ClientFactory::class),
+      $container->get(Outbox::class),
     );
   }
 
@@ -73,7 +72,8 @@ final class JobWorker extends QueueWorkerBase implements ContainerFactoryPluginI
    */
   public function processItem($data): void {
     $this->runner->run($data);
-    $this->clients->client()->flush();
+    // Throws nothing, or the item would be done twice.
+    $this->outbox->destruct();
   }
 
 }
