@@ -566,6 +566,10 @@ def test_a_key_limited_to_channels(push_server_factory: Callable[..., PushServer
     else:
         assert response.status == 403
     assert head_of(push, "user:1") == 0
+    # Names tell, too: of a draft, of a private conversation.
+    with push.stream(push.token("1"), "chat:1", "draft:7"):
+        assert set(push.api("channels")["channels"]) == {"chat:1", "draft:7"}
+        assert set(call("channels").json()["result"]["channels"]) == {"chat:1"}
 
 
 def test_both_keys_hold_while_they_rotate(push_server_factory: Callable[..., PushServer]) -> None:

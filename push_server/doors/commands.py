@@ -189,7 +189,7 @@ def history(call: Call) -> Perform:
 
 
 def channels(call: Call) -> Perform:
-    """``channels``: those with subscribers, on all nodes."""
+    """``channels``: those with subscribers that the key may use, on all nodes."""
     check_fields(call.params, set(), {"prefix"})
     prefix = call.params.get("prefix", "")
     if not isinstance(prefix, str):
@@ -198,12 +198,14 @@ def channels(call: Call) -> Perform:
     async def perform() -> Result:
         survey = await call.context.broker.survey(CHANNELS, prefix)
         found: dict[str, Any] = {
-            name: {"subscribers": size} for name, size in survey.total().items()
+            name: {"subscribers": size}
+            for name, size in survey.total().items()
+            if call.key.may_use(name)
         }
         if len(survey.nodes) > 1:
             for node, sizes in survey.nodes.items():
-                for name, size in sizes.items():
-                    found[name].setdefault("nodes", {})[node] = size
+                for name in found.keys() & sizes:
+                    found[name].setdefault("nodes", {})[node] = sizes[name]
         return {"channels": found, "complete": survey.complete}
 
     return perform
