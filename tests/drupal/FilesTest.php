@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace PushServer\Tests\Drupal;
 
+use Drupal\push_server\Outbox;
 use PHPUnit\Framework\TestCase;
 use PushServer\Check;
 use Symfony\Component\Yaml\Yaml;
@@ -90,6 +91,14 @@ final class FilesTest extends TestCase
             $translated = str_contains($title, '.') ? "'$words'" : "\\\$this->t\(['\"]{$words}['\"]\)";
             self::assertMatchesRegularExpression("/^ +'$name' => $translated,$/m", $health);
         }
+    }
+
+    public function testAnUninstallLeavesNoQueueBehind(): void
+    {
+        require_once MODULE . '/push_server.install';
+        self::assertTrue(function_exists('push_server_uninstall'));
+        \push_server_uninstall();
+        self::assertSame([Outbox::QUEUE], \Drupal::$deleted);
     }
 
     public function testEveryTemplateIsThere(): void

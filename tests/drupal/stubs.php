@@ -155,3 +155,25 @@ namespace Drupal\Core\Routing {
         }
     }
 }
+
+namespace {
+    class Drupal
+    {
+        /** @var list<string> */
+        public static array $deleted = [];
+
+        public static function queue(string $name): object
+        {
+            return new class ($name) {
+                public function __construct(private string $name)
+                {
+                }
+
+                public function deleteQueue(): void
+                {
+                    Drupal::$deleted[] = $this->name;
+                }
+            };
+        }
+    }
+}
