@@ -262,6 +262,7 @@ class Bayeux:
             channels = [name for name in fresh if (name in client.seen) is known]
             if channels:
                 since = None if known else client.since
+                # Not `subscriber`: it may have ended while it was let into the others.
                 await self.context.hub.subscribe(
                     client.subscriber, client.grant.name, channels, since, lambda: None
                 )

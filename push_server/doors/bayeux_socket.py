@@ -53,7 +53,7 @@ class _Line:
         self._lobby = lobby
         self._ip = ip
         self._stay: Stay | None = None
-        """Until it has named a session."""
+        """While no session is fetched from by this way."""
         self._mailboxes: set[Mailbox] = set()
         """Those that are fetched from by this way."""
 
@@ -133,16 +133,12 @@ class _Line:
             self._connection.write(frames.text(array))
 
     def _finish(self, mailbox: Mailbox, reason: str) -> None:
-        """A session has ended, or is fetched from by another way.
-
-        Where it was the last, a client that said so wants its socket closed, too. Any other is a
-        stranger again, or sockets that nobody counts would gather.
-        """
+        """A session has ended, or is fetched from by another way."""
         self._mailboxes.discard(mailbox)
         if self._mailboxes or not self._connection.open:
             return
-        if reason in ("left", "replaced"):
+        if reason in ("left", "replaced"):  # nobody wants the socket any more
             hub = self._bayeux.context.hub
             hub.loop.call_soon(hub.part_with, self._connection, reason)
-        else:
-            self._stay = self._lobby.take_back(self._connection, self, self._ip)
+        else:  # a stranger again: sockets that nobody counts would gather
+            self._stay = self._lobby.keep(self._connection, self, self._ip)

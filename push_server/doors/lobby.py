@@ -59,12 +59,11 @@ class Lobby:
         connection.write(TRANSPORTS["ws"].head((*headers, *shaken)))
         if not connection.open:
             return None  # gone already, and it will not be said again
-        self._strangers[group] += 1
         connection.begin(CONNECT_BYTES)
-        return Stay(self, group, connection, listener)
+        return self.keep(connection, listener, ip)
 
-    def take_back(self, connection: WebSocketConnection, listener: Listener, ip: str) -> "Stay":
-        """Let one that was known be a stranger again."""
+    def keep(self, connection: WebSocketConnection, listener: Listener, ip: str) -> "Stay":
+        """Count a stranger, new or once more, until its stay ends."""
         group = address_group(ip)
         self._strangers[group] += 1
         return Stay(self, group, connection, listener)
