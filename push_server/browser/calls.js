@@ -21,8 +21,8 @@ globalThis.PushCalls = (() => {
 
   /**
    * @typedef {object} House
-   * @property {{token: string | null, presented: string, ask: () => Promise<boolean>,
-   *   refuse: (token: string) => void}} session
+   * @property {{token: string | null, presented: string,
+   *   obtain: () => Promise<string | null>, refuse: (token: string) => void}} session
    * @property {() => {ask: (method: string, params: object) => Promise<any> | null} | null} line
    *   the way to ask in the connection there is, if it has one
    * @property {(channel: string) => boolean} hears whether the connection has this channel
@@ -74,7 +74,7 @@ globalThis.PushCalls = (() => {
       const { session } = this.house;
       let failure = new Refusal(401, "signed_out", "There is no token to ask with.");
       for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
-        const token = session.token || ((await session.ask()) && session.token);
+        const token = await session.obtain();
         if (!token) throw failure;
         try {
           const send = async (/** @type {AbortSignal} */ signal) =>

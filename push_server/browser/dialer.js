@@ -58,7 +58,9 @@ globalThis.PushDialer = (() => {
       this.house = house;
       this.choice = new Choice();
       this.attempt = 0;
+      /** How many streams in a row fell silent after their first lines. */
       this.silences = 0;
+      /** How many connections in a row were cut soon. */
       this.cuts = 0;
       /** Whether a WebSocket came to nothing the last time while a poll was answered. */
       this.blocked = false;
@@ -94,9 +96,7 @@ globalThis.PushDialer = (() => {
       while (this.house.wanted()) {
         this.ending = null;
         let delay = 0;
-        const { session } = this.house;
-        // A page may have come with one while the others were asked.
-        if (session.token || (await session.ask()) || session.token) {
+        if (await this.house.session.obtain()) {
           delay = await this.connect();
         } else if (this.house.wanted()) {
           delay = backoff(this.attempt++);
@@ -239,7 +239,7 @@ globalThis.PushDialer = (() => {
     check() {
       if (!this.abort || !this.isSilent(HEARTBEATS)) return;
       // A stream that stops after its first lines, twice, is held up by something on the way.
-      this.silences = this.takes <= 1 ? this.silences + 1 : 0;
+      if (this.takes <= 1) this.silences += 1;
       this.movedAt = Date.now();
       if (this.silences < 2) this.restart("silence");
       else this.prove(this.choice.best(), this.abort, "stalled");

@@ -165,6 +165,13 @@ globalThis.PushSession = (() => {
       } while (!good && this.household.pages().length < before);
     }
 
+    /** The token; if there is none, what the pages bring. Null if they bring none. */
+    async obtain() {
+      if (!this.token) await this.ask();
+      // Also one that another page came with while these were asked in vain.
+      return this.token;
+    }
+
     /** Whether a page brought a token that may be used. One round at a time. */
     ask() {
       this.asking ??= this.askPages().finally(() => {

@@ -283,6 +283,8 @@ describe("the shared connection", { concurrency: true }, () => {
 
   it("asks anew who is signed in, where the last question may have been answered before", () =>
     scene(async ({ server, connection, page }) => {
+      page.say({ type: "check" });
+      await until(() => page.of("checked").length);
       let answer;
       page.answer = () => ({ token: server.token({ sub: "somebody else" }) });
       const take = page.port.postMessage;
@@ -397,6 +399,7 @@ describe("the shared connection", { concurrency: true }, () => {
       };
       server.streams[0].end();
       await until(() => answer);
+      page.say({ type: "publish", request: 1, channel: "c", data: 1 });
       server.onStream = () => null;
       const other = add(["c"]);
       await until(() => other.of("status").length);
@@ -404,6 +407,8 @@ describe("the shared connection", { concurrency: true }, () => {
       (await until(() => server.streams[1])).hello("1~0");
       await until(() => page.state === "live");
       assert.ok(!page.of("status").some(({ status }) => status.state === "waiting"));
+      await until(() => page.of("answer").length);
+      assert.equal(server.publications.length, 1, "what was to be published goes on with it, too");
     }));
 
   it("stays where a good connection was between two that fell silent at once", () =>
