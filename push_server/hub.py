@@ -292,7 +292,7 @@ class Hub:
         self._rooms.watch(subscriber, glob)
         if again:
             self._disruptions.say_reset(subscriber, UNKNOWN, [glob.pattern])
-            if not subscriber.present:  # that was too much for it
+            if subscriber.connection.subscriber is None:  # that was too much for it
                 self.unwatch_glob(subscriber, glob)
 
     def unwatch_glob(self, subscriber: Subscriber, glob: Glob) -> None:
