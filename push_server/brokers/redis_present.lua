@@ -17,9 +17,14 @@
 
 local user, node, value, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local field = user .. ' ' .. node
-local lease = redis.call('ZSCORE', KEYS[3], node)
-local new = (not lease or tonumber(lease) == 0) and 1 or 0
-redis.call('ZADD', KEYS[3], ARGV[6], node)
+local robbed = false
+for _, other in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', 0)) do
+    robbed = robbed or other == node
+end
+local new = redis.call('ZADD', KEYS[3], ARGV[6], node)
+if robbed then
+    new = 1
+end
 local before = redis.call('HGET', KEYS[1], field)
 local kind
 if value == '' then

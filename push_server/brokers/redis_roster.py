@@ -125,23 +125,23 @@ class RedisRoster(Roster):
             self._calm_at = now + CALM_SECONDS
         elif now < self._renew_at:
             return
-        clock = self._clock()
-        lease, _, over = replies = await self.link.ask(
-            ("ZSCORE", self._nodes, self.node),
+        over, new = await self.link.ask(
+            ("ZRANGEBYSCORE", self._nodes, "-inf", repr(self._clock())),
             ("ZADD", self._nodes, self._lease(), self.node),
-            ("ZRANGEBYSCORE", self._nodes, "-inf", repr(clock)),
         )
-        for reply in replies:
+        for reply in (over, new):
             if isinstance(reply, ResponseError):
                 raise failure(reply)
         self._renew_at = now + RENEW_SECONDS
-        if lease is None or float(lease) <= clock:
-            # It was over: another node may have taken out some of our entries, or all.
+        ours = self.node.encode()
+        if new or ours in over:
+            # Another node may have taken out some of our entries, or all.
             self._untold.update(dict.fromkeys(self._mine))
         self._tell_soon()
         if now >= self._calm_at:
             for node in over:
-                await self._sweep(node)
+                if node != ours:
+                    await self._sweep(node)
 
     async def _sweep(self, node: bytes) -> None:
         """Take out the entries of a node that is gone."""
