@@ -5,6 +5,7 @@
 
 const assert = require("node:assert/strict");
 const { afterEach, beforeEach, test } = require("node:test");
+const until = require("./until.js");
 
 const FRAME = require.resolve("../../push_server/browser/frame.js");
 const ORIGIN = "http://www.example.test";
@@ -23,15 +24,6 @@ function ear(port) {
   const end = { port, told: [], of: (type) => end.told.filter((said) => said.type === type) };
   port.onmessage = ({ data }) => end.told.push(data);
   return end;
-}
-
-async function until(condition) {
-  for (const begun = Date.now(); ; ) {
-    const value = condition();
-    if (value) return value;
-    assert.ok(Date.now() - begun < 10000, `still not so: ${condition}`);
-    await new Promise((done) => setTimeout(done, 5));
-  }
 }
 
 const token = (sub) => {

@@ -6,6 +6,7 @@
 
 const assert = require("node:assert/strict");
 const { test } = require("node:test");
+const until = require("./until.js");
 
 const KEY = "push";
 /** Those who hear of writes. @type {Set<{lease: any, hear: (event: object) => void}>} */
@@ -53,13 +54,6 @@ function stand() {
   frame.hear = listener;
   frames.add(frame);
   return frame;
-}
-
-async function until(condition) {
-  for (const begun = Date.now(); !condition();) {
-    assert.ok(Date.now() - begun < 10000, `still not so: ${condition}`);
-    await new Promise((done) => setTimeout(done, 5));
-  }
 }
 
 const holders = (group) => group.filter(({ has }) => has);

@@ -7,6 +7,7 @@ const assert = require("node:assert/strict");
 const { readFileSync } = require("node:fs");
 const { test } = require("node:test");
 const vm = require("node:vm");
+const until = require("./until.js");
 
 const SCRIPT = readFileSync(`${__dirname}/../../push_server/browser/push.js`, "utf-8");
 
@@ -38,15 +39,6 @@ function stage() {
   };
   stage.publications = () => stage.sent.filter(({ type }) => type === "publish");
   return stage;
-}
-
-async function until(condition) {
-  for (const begun = Date.now(); ; ) {
-    const value = condition();
-    if (value) return value;
-    assert.ok(Date.now() - begun < 10000, `still not so: ${condition}`);
-    await new Promise((done) => setTimeout(done, 5));
-  }
 }
 
 /** A page on the stage, its frame waiting to be loaded. */

@@ -8,7 +8,7 @@
  */
 "use strict";
 
-const assert = require("node:assert/strict");
+const until = require("./until.js");
 
 for (const name of ["wire", "websocket", "transports", "session", "pages", "channels", "audience",
                     "arrivals", "dialer", "calls", "connection"]) {
@@ -18,7 +18,6 @@ const { PushConnection } = globalThis;
 // A test that is about WebSockets brings its own; newer versions of Node have one.
 delete globalThis.WebSocket;
 
-const PATIENCE = 15000;
 let users = 0;
 
 /** Token text → the server that has to answer requests with it. */
@@ -36,16 +35,6 @@ globalThis.fetch = async (path, { headers, method, body, signal }) => {
 
 function json(value, status = 200, headers = {}) {
   return new Response(JSON.stringify(value), { status, headers });
-}
-
-/** The first true value of a condition. */
-async function until(condition, what) {
-  for (const begun = Date.now(); ; ) {
-    const value = condition();
-    if (value) return value;
-    assert.ok(Date.now() - begun < PATIENCE, `still not so: ${what || condition}`);
-    await new Promise((done) => setTimeout(done, 5));
-  }
 }
 
 class Server {
