@@ -53,6 +53,8 @@ def chunked(body: bytes) -> bytes:
 
 
 CORPUS = [
+    # Target
+    Case("half an address", b"GET http://[::1/a HTTP/1.1\r\nHost: HOST\r\n\r\n", BAD),
     # Length
     Case("lengths differ", post(b"Content-Length: 3", b"Content-Length: 4", body=b"abcd"), BAD),
     Case("length twice", post(b"Content-Length: 3", b"Content-Length: 3", body=b"abc"), BAD),

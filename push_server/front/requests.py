@@ -47,13 +47,16 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
 
     def parse_header(self, header_plus: bytes) -> None:
         """Check the raw head, then let waitress parse it (I/O thread)."""
-        if header_plus != b"GET / HTTP/1.0\r\n":  # what waitress parses when a head is too long
-            try:
+        try:
+            if header_plus != b"GET / HTTP/1.0\r\n":  # what waitress parses when one is too long
                 check_head(header_plus)
-            except BadHead as bad:
-                self.refusal = Refusal(bad)
-                raise ParsingError(bad.detail) from None
-        super().parse_header(header_plus)
+            try:
+                super().parse_header(header_plus)
+            except ValueError:  # of urlsplit; waitress would log all of it, as often as it comes
+                raise BadHead(400, "Bad Request", "host in the target") from None
+        except BadHead as bad:
+            self.refusal = Refusal(bad)
+            raise ParsingError(bad.detail) from None
 
 
 class JSONErrorTask(ErrorTask):  # type: ignore[misc]
