@@ -253,6 +253,14 @@ def test_other_names(house: House, host: str) -> None:
     assert answer.json["error"]["code"] == "host_unknown"
 
 
+@pytest.mark.parametrize("target", ["http://evil.example/push.js", "http://[::1/push.js"])
+def test_a_target_with_another_name(house: House, target: str) -> None:
+    # Where the front is another WSGI server, it passes on what it was asked for.
+    environ = {"HTTP_HOST": "push.example.com", "REQUEST_URI": target}
+    answer = house.public.get("/push.js", extra_environ=environ, status=400)
+    assert answer.json["error"]["code"] == "host_mismatch"
+
+
 def test_methods(house: House) -> None:
     for path, method in [("/frame", "POST"), ("/publish", "GET"), ("/subscribe/sse", "HEAD")]:
         answer = house.public.request(path, method=method, expect_errors=True)

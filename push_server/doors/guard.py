@@ -29,7 +29,7 @@ def check_host(request: Request, settings: Settings) -> None:
     host = request.header("host")
     target: str = request.environ.get("REQUEST_URI", "")
     absolute = "://" in target.partition("?")[0]
-    if absolute and urlsplit(target).netloc.lower() != host.lower():
+    if absolute and _host_of(target) != host.lower():
         # Absolute form (RFC 9112, 3.2.2): two names for one request are one too many.
         raise BadInput("host_mismatch", "The request names two hosts.")
     if not _is_us(
@@ -42,6 +42,14 @@ def check_host(request: Request, settings: Settings) -> None:
             reason="host",
             detail=host,
         )
+
+
+def _host_of(target: str) -> str:
+    """Host and port of an absolute target; empty if it has none."""
+    try:
+        return urlsplit(target).netloc.lower()
+    except ValueError:  # half an IPv6 address
+        return ""
 
 
 @lru_cache(maxsize=64)
