@@ -15,12 +15,16 @@ import stomp
 from harness import PushServer
 from rabbitmq import RabbitMq, program
 from redis_server import RedisServer
+from stage import Stage
 from waiting import wait_for
 
 from push_server.bridge_settings import StompAddress
 from push_server.bridges.build import make_bridges
+from push_server.bridges.stomp import Lost
 from push_server.bridges.stomp_out import StompOutlet
+from push_server.channels import Namespaces
 from push_server.config_load import load_settings
+from push_server.crossing import Crossing
 from push_server.settings import SettingsError
 
 TEXT = {"content-type": "text/plain"}
@@ -307,3 +311,27 @@ def test_the_place_to_come_back_to_is_on_the_disk_before_it_has_its_name(
     outlet._keep("1~abcdef.1.2.0")
     assert synced == [("1~abcdef.1.2.0", "1~abcdef.1.1.0")]
     assert state.read_text("ascii") == "1~abcdef.1.2.0"
+
+
+def test_a_broker_that_goes_at_once_leaves_no_subscriber(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone:
+        """A conversation that has ended before anything could be sent."""
+
+        def check(self) -> None:
+            raise Lost("disconnected")
+
+    stage = Stage(monkeypatch, Namespaces())
+    outlet = StompOutlet(
+        StompAddress("stomp://h", "h", 1, "/"), {"news:1": "/topic/news"}, tmp_path / "state",
+        "us", stage.hub, Crossing(stage.loop), Counter(),
+    )  # fmt: skip
+    with pytest.raises(Lost):
+        outlet._talk(Gone())  # type: ignore[arg-type]
+    stage.turn()  # only now: the loop had something else to do
+    assert stage.hub.stats()["connections"] == 0
+    assert stage.hub.stats()["channels"] == 0
+    assert outlet._lock is not None
+    outlet._lock.close()
+    stage.close()

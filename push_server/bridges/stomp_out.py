@@ -80,7 +80,7 @@ class StompOutlet:
             try:
                 self._send_all(conversation, connection)
             finally:
-                self._crossing.post(connection.close, "gone")
+                self._crossing.post(self._detach, connection)
             self._supervisor.rest(0)
 
     def _is_ours(self) -> bool:
@@ -98,6 +98,11 @@ class StompOutlet:
 
     def _attach(self, order: SubscribeRequest, connection: IteratorConnection) -> None:
         self._crossing.spawn(self._hub.attach(order, connection))  # on the loop
+
+    def _detach(self, connection: IteratorConnection) -> None:
+        # Behind the task of `_attach`, which may not have begun: the hub would keep a subscriber
+        # of a connection that had ended before, for ever.
+        self._hub.loop.call_soon(connection.close, "gone")  # on the loop
 
     def _order(self) -> SubscribeRequest:
         return SubscribeRequest(
