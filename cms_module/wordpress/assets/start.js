@@ -8,7 +8,7 @@
  *   happened between two pages is replayed by the push server, from where the last page was.
  * - Nothing of a user is in the page itself, so that any cache may keep it.
  * - When the site ends a session, its pages are not told anything more. Where the user is still
- *   logged in, because only his rights or his password changed, the page begins anew by itself.
+ *   logged in, because only the user's rights or password changed, the page begins anew by itself.
  *
  * Needs push.js and notifications.js. `pushServer` is its only name.
  */

@@ -46,7 +46,7 @@ final class Push_Server_Ajax {
 	}
 
 	/**
-	 * The user has looked at the list: his other pages hear of it.
+	 * The user has looked at the list: the other pages hear of it.
 	 */
 	public static function seen(): void {
 		check_ajax_referer( self::NONCE, 'nonce' );

@@ -67,7 +67,7 @@ final class Push_Server_Block {
 	private static function preview( bool $is_bell ): string {
 		return $is_bell
 			? '<span class="dashicons dashicons-bell"></span>'
-			: sprintf( '<p class="pn-none">%s</p>', esc_html__( 'Everybody who is logged in sees his own notifications here.', 'push-server' ) );
+			: sprintf( '<p class="pn-none">%s</p>', esc_html__( 'All who are logged in see their own notifications here.', 'push-server' ) );
 	}
 
 	/**

@@ -14,7 +14,7 @@ defined( 'ABSPATH' ) || exit;
  *
  * With it, frame and page call each other directly; browsers want the header Origin-Agent-Cluster
  * on every page of the site for that. Where a browser refuses, the two send messages, which the
- * owner can also choose. Pages of the administration never set it, whatever he chooses: another
+ * owner can also choose. Pages of the administration never set it, whatever is chosen: another
  * subdomain that also sets it could act in them.
  */
 final class Push_Server_Bridge {

@@ -54,7 +54,7 @@ final class Push_Server_Client {
 	public static function token( WP_User $user, #[\SensitiveParameter] string $session, int $lifetime ): ?string {
 		Push_Server_Outbox::open();
 		/**
-		 * Filters the channels that a user may receive, besides his own.
+		 * Filters the channels that a user may receive, besides their own.
 		 *
 		 * @param string[] $channels Names, or prefixes followed by "*".
 		 * @param WP_User  $user     The user.

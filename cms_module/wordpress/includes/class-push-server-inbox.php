@@ -10,7 +10,7 @@ declare( strict_types=1 );
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Keeps notifications, and the number up to which a user has seen his.
+ * Keeps notifications, and the number up to which a user has seen them.
  *
  * What happened to a post since then is looked at again whenever a list is shown: a notification is
  * no way to read what has become private.
@@ -45,7 +45,7 @@ final class Push_Server_Inbox {
 	}
 
 	/**
-	 * The list of a user, newest first, without what he may not view any more.
+	 * The list of a user, newest first, without what may not be viewed any more.
 	 *
 	 * @param int $user_id Whose.
 	 * @return array{items: list<array<string, mixed>>, seen: int}
@@ -64,11 +64,11 @@ final class Push_Server_Inbox {
 	}
 
 	/**
-	 * A user has looked at his list.
+	 * A user has looked at the list.
 	 *
 	 * @param int $user_id Whose.
-	 * @param int $id      The highest id that he saw.
-	 * @return int The highest one that he has ever seen.
+	 * @param int $id      The highest id that was seen.
+	 * @return int The highest one that was ever seen.
 	 */
 	public static function mark_seen( int $user_id, int $id ): int {
 		global $wpdb;

@@ -10,12 +10,12 @@ declare( strict_types=1 );
 defined( 'ABSPATH' ) || exit;
 
 /**
- * Tells users: keeps a notification for each, and publishes it to his channel.
+ * Tells users: keeps a notification for each, and publishes it to their channel.
  *
  * Rules:
  *
- * - Nobody is told of a post that he may not view, nor of what he did himself.
- * - Every user reads his own language.
+ * - Nobody is told of a post that they may not view, nor of what they did themselves.
+ * - All users read their own language.
  * - What is kept and published is plain text.
  */
 final class Push_Server_Notifier {
@@ -68,7 +68,7 @@ final class Push_Server_Notifier {
 			/**
 			 * Filters a notification before it is kept and published.
 			 *
-			 * @param string[]|false $words   `title`, `text`, `sender` and `url`; false: tell him nothing.
+			 * @param string[]|false $words   `title`, `text`, `sender` and `url`; false: tell nothing.
 			 * @param string         $kind    What happened.
 			 * @param int            $user_id Who is told.
 			 * @param array          $about   The details: source, post, sender, text, url.
@@ -220,7 +220,7 @@ final class Push_Server_Notifier {
 		/**
 		 * Fires when a user has been told something; for instance to send a mail to whoever is away.
 		 *
-		 * @param array $item    What he was told: id, kind, title, text, sender, at, url.
+		 * @param array $item    What the user was told: id, kind, title, text, sender, at, url.
 		 * @param int   $user_id The user.
 		 */
 		do_action( 'push_server_notified', $item, $user_id );

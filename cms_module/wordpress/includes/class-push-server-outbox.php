@@ -105,11 +105,11 @@ final class Push_Server_Outbox {
 	}
 
 	/**
-	 * The visitor has everything: close the connection to him, where PHP can.
+	 * The visitor has everything: close the connection, where PHP can.
 	 */
 	private static function finish_response(): void {
 		if ( function_exists( 'session_status' ) && PHP_SESSION_ACTIVE === session_status() ) {
-			// Else his next request would wait for the session.
+			// Else the visitor's next request would wait for the session.
 			session_write_close();
 		}
 		foreach ( PushServer\Client::FINISHERS as $finisher ) {

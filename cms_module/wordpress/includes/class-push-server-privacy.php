@@ -100,7 +100,7 @@ final class Push_Server_Privacy {
 	public static function suggest_text(): void {
 		wp_add_privacy_policy_content(
 			'Push Server',
-			'<p>' . esc_html__( 'Notifications for our users are kept on this site for 90 days. While a user has a page open, his browser holds a connection to our own push server, which learns the number of his account and his display name, and keeps what it delivers for ten minutes. No third party is involved.', 'push-server' ) . '</p>'
+			'<p>' . esc_html__( 'Notifications for our users are kept on this site for 90 days. While a user has a page open, their browser holds a connection to our own push server, which learns the number of the account and the display name, and keeps what it delivers for ten minutes. No third party is involved.', 'push-server' ) . '</p>'
 		);
 	}
 }

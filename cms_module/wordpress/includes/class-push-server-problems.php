@@ -27,7 +27,7 @@ final class Push_Server_Problems {
 	 */
 	public static function log( string $level, string $message ): void {
 		$message = Push_Server_Settings::spelled( $message );
-		error_log( "Push Server: $message" ); // phpcs:ignore WordPress.PHP.DevelopmentFunctions -- An owner has to find an outage in his log.
+		error_log( "Push Server: $message" ); // phpcs:ignore WordPress.PHP.DevelopmentFunctions -- An owner has to find an outage in the log.
 		$lines = array_slice( self::recent(), 0, self::KEPT - 1 );
 		array_unshift( $lines, array( time(), $level, $message ) );
 		if ( is_multisite() ) {

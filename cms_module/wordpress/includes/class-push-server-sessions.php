@@ -32,7 +32,7 @@ final class Push_Server_Sessions {
 	private const SHORTEST = 60;
 
 	/**
-	 * The verifiers that a user had before his meta changes.
+	 * The verifiers that a user had before the meta changes.
 	 *
 	 * @var array<int, list<string>>
 	 */
@@ -64,7 +64,7 @@ final class Push_Server_Sessions {
 	}
 
 	/**
-	 * A user's meta is about to change: remember his sessions.
+	 * A user's meta is about to change: remember the sessions.
 	 *
 	 * @param int    $meta_id Not needed.
 	 * @param int    $user_id Whose.
@@ -91,7 +91,7 @@ final class Push_Server_Sessions {
 	}
 
 	/**
-	 * A user's meta is about to go: remember his sessions, or everybody's.
+	 * A user's meta is about to go: remember the sessions, or everybody's.
 	 *
 	 * @param int[]  $meta_ids The rows.
 	 * @param int    $user_id  Whose; 0 if those of all users go.
@@ -169,7 +169,7 @@ final class Push_Server_Sessions {
 	 *
 	 * @param int      $user_id Whose.
 	 * @param string   $role    The new one.
-	 * @param string[] $old     The old ones; none if he has just registered.
+	 * @param string[] $old     The old ones; none if the user has just registered.
 	 */
 	public static function role_set( $user_id, $role, $old ): void {
 		if ( $old && array( $role ) !== array_values( $old ) ) {

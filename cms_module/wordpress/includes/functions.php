@@ -18,7 +18,7 @@ if ( ! function_exists( 'push_notify' ) ) {
 	 *     push_notify( $order->get_customer_id(), 'Your order is on its way', array( 'url' => $url ) );
 	 *
 	 * It is kept and sent when the request ends, after the visitor has the page. Of HTML only the
-	 * text is taken. Tell nobody of what he may not view: with `post`, this is checked, now and again
+	 * text is taken. Tell nobody of what they may not view: with `post`, this is checked, now and again
 	 * whenever the list is shown.
 	 *
 	 * @param int|int[]|WP_User $to    Who is notified.
@@ -28,7 +28,7 @@ if ( ! function_exists( 'push_notify' ) ) {
 	 *
 	 *     @type string $text   More about it.
 	 *     @type string $url    Where a click leads: an address of this site.
-	 *     @type string $sender Who did it, as the reader knows him.
+	 *     @type string $sender Who did it, by the name that readers know.
 	 *     @type int    $post   The post that it is about: users who may not view it are left out.
 	 *     @type string $kind   What filters know it by; "custom" by default.
 	 *     @type string $source 1 to 60 of A-Z a-z 0-9 _ -: a user is notified once of the same source.

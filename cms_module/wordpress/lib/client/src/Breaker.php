@@ -10,7 +10,7 @@ use PushServer\Store\Flags;
  * The circuit breaker: after a failure, nobody tries for a while, and then one process does.
  *
  * Without it, every PHP worker would wait its 0.3 seconds for a server that hangs, and the site
- * would stand still although each visitor already has his page.
+ * would stand still although each visitor already has the page.
  */
 final class Breaker
 {
