@@ -162,6 +162,19 @@ def test_chat_slides_and_signals(demo: Demo, browser: Browser, other_browser: Br
     for tab in (alice, bob):
         tab.wait(f"{last}.textContent === arguments[0]", text)
         assert tab.run("return document.querySelectorAll('.message').length") == 4
+    # Turned, or with its keyboard shown, a phone still shows the latest.
+    alice.cdp(
+        "Emulation.setDeviceMetricsOverride",
+        width=390,
+        height=420,
+        deviceScaleFactor=1,
+        mobile=True,
+    )
+    alice.wait(
+        "const list = document.getElementById('messages');"
+        "const below = list.scrollHeight - list.scrollTop - list.clientHeight;"
+        "return list.scrollHeight > list.clientHeight && below < 2"
+    )
 
     presenter = demo.open(browser, "/slides?present=1")
     audience = demo.open(other_browser, "/slides")

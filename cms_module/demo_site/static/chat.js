@@ -11,9 +11,18 @@
   const field = document.getElementById("text");
   const problem = document.getElementById("say-result");
 
+  function isAtEnd() {
+    return list.scrollHeight - list.scrollTop - list.clientHeight < 80;
+  }
+
   function toEnd() {
     list.scrollTop = list.scrollHeight;
   }
+
+  // Who reads the latest goes on doing so when a phone is turned or shows its keyboard.
+  let following = true;
+  list.addEventListener("scroll", () => (following = isAtEnd()));
+  new ResizeObserver(() => following && toEnd()).observe(list);
 
   function element(tag, name, text = "") {
     const made = document.createElement(tag);
@@ -25,7 +34,7 @@
   function add(message) {
     const lines = [...list.children];
     if (lines.some((line) => line.dataset.id === String(message.id))) return;
-    const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
+    const atEnd = isAtEnd();
     const mine = message.user === site.user;
     const line = element("li", `message ${mine ? "mine" : "theirs"}`);
     line.dataset.id = message.id;
@@ -57,6 +66,8 @@
   site.push.subscribe("chat:lobby", add);
   site.push.on("subscribed", catchUp);
   site.push.on("reset", catchUp);
+  // The site says everything once. What it could not say to a push server that was away is here.
+  site.push.on("recovered", catchUp);
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
