@@ -21,6 +21,7 @@ from push_server.brokers.base import Broker
 from push_server.brokers.survey import CHANNELS, DISCONNECT, STATS
 from push_server.channels import PERSONAL, personal_channel
 from push_server.connection import Connection, SocketConnection
+from push_server.dates import date_header
 from push_server.disruptions import Disruptions
 from push_server.errors import PushError, Unauthorized, Unavailable
 from push_server.greeting import Greeting
@@ -148,7 +149,8 @@ class Hub:
         try:
             await self.receive(request, connection)
         except PushError as error:
-            self.refuse(request.headers, connection, error)
+            dated = (date_header(),) if request.transport.once else ()  # others' have it
+            self.refuse((*request.headers, *dated), connection, error)
         except BaseException:
             self.counts["failed"] += 1
             connection.close("failed")

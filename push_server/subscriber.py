@@ -18,6 +18,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from push_server.connection import Connection
+from push_server.dates import date_header
 from push_server.history import UNKNOWN, History
 from push_server.positions import Position, channel_key, cursor_entry, join_cursor
 from push_server.publications import Publication
@@ -296,8 +297,9 @@ class Subscriber:
 
     def answer(self) -> None:
         """For a transport that answers once: write the whole answer."""
+        headers = (*self.answer_headers, date_header())
         data = self.transport.answer(
-            self.due, self.controls, self.cursor, self.answer_headers, self.keep_alive
+            self.due, self.controls, self.cursor, headers, self.keep_alive
         )
         self.due = self.controls = b""
         self.connection.write(data)

@@ -29,6 +29,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "config_sources",
             "config_text",
             "channels",
+            "dates",
             "heads",
             "history",
             "publications",

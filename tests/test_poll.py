@@ -2,6 +2,7 @@
 
 import threading
 import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -54,6 +55,21 @@ def test_poll_answers_with_all_that_is_due(push: PushServer, name: str) -> None:
         assert [p["data"] for p in answer["publications"]] == list(range(50))
         push.api("publish", channel=channel, data="next")
         assert [p["data"] for p in reader.answer(hold=5)["publications"]] == ["next"]
+
+
+def test_an_answer_has_the_time_of_its_end(push: PushServer, name: str) -> None:
+    """RFC 9110, 6.6.1; not the time of a request that was held."""
+    token = push.token(name)
+    since = push.get("/subscribe/poll", token=token).json()["cursor"]
+    asked = time.time()
+    for way in (f"poll?since={since}&timeout=1.2", f"interval?since={since}", "poll"):
+        response = push.get(f"/subscribe/{way}", token=token)
+        assert response.status == 200
+        assert parsedate_to_datetime(response.header("Date") or "").timestamp() > asked
+    push.api("revoke", user=name)
+    refused = push.get("/subscribe/poll", token=token)
+    assert refused.status == 401
+    assert refused.header("Date")
 
 
 def test_poll_answers_at_once_without_a_cursor(push: PushServer, name: str) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 from push_server.bayeux.mailbox import Mailbox, Send
 from push_server.bayeux.requests import check_callback, json_of, messages_of, script
 from push_server.connection import Connection, SocketConnection
+from push_server.dates import date_header
 from push_server.doors.bayeux import CALLBACK, HOLD_SECONDS, POLLING, Bayeux, Hold
 from push_server.doors.bayeux_socket import BayeuxSocketDoor
 from push_server.doors.lobby import Lobby
 from push_server.doors.request import Answer, Request, parse_json
-from push_server.doors.taking import GiveBack, can_take, date_header, take
+from push_server.doors.taking import GiveBack, can_take, take
 from push_server.errors import BadInput, Denied, NotFound, TooLarge, Unavailable
 from push_server.hub import Hub
 from push_server.transports.base import Headers, response_head

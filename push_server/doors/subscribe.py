@@ -13,11 +13,12 @@ from itertools import chain
 
 from push_server.brokers.base import Broker
 from push_server.connection import Connection, IteratorConnection, SocketConnection
+from push_server.dates import date_header
 from push_server.doors.context import Context
 from push_server.doors.guard import authenticate
 from push_server.doors.orders import make_order
 from push_server.doors.request import Answer, Request
-from push_server.doors.taking import GiveBack, can_take, date_header, take
+from push_server.doors.taking import GiveBack, can_take, take
 from push_server.errors import BadInput, NotFound, Unavailable
 from push_server.positions import START_TAG, Position, channel_key
 from push_server.subscriber import SubscribeRequest
@@ -82,7 +83,7 @@ class SubscribeDoor:
             instance=request.parameter("instance"),
             transport=transport,
             timeout=_timeout(request) if transport.waits else 0.0,
-            # A held answer would carry the time of its request; browsers set their clock by it.
+            # What may be held is dated when it is answered; browsers set their clock by it.
             headers=headers if transport.once else (*headers, date_header()),
             keep_alive=request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
             and "close" not in connection,

@@ -1,14 +1,10 @@
-"""Taking a request's connection out of the HTTP front, over to the loop; and the header that the
-front would have added.
+"""Taking a request's connection out of the HTTP front, over to the loop.
 
 Imported by the doors of everything that lasts longer than a request.
 """
 
 import socket
-import time
 from collections.abc import Callable
-from email.utils import formatdate
-from functools import lru_cache
 
 from push_server.doors.context import Context
 from push_server.doors.request import Request
@@ -34,13 +30,3 @@ def take(request: Request, context: Context, attach: Attach) -> bool:
 
     taken: bool = request.environ["push_server.hijack"](pass_on)
     return taken
-
-
-@lru_cache(maxsize=1)
-def _date_of(second: int) -> str:
-    return formatdate(second, usegmt=True)
-
-
-def date_header() -> tuple[str, str]:
-    """``Date``. Made once a second: to spell it takes longer than to encode a publication."""
-    return "Date", _date_of(int(time.time()))

@@ -7,13 +7,14 @@ Runs up to the hijack on the I/O thread, or with a ticket in a worker. Imported 
 application.
 """
 
+from push_server.dates import date_header
 from push_server.doors.conversation import Conversation
 from push_server.doors.guard import authenticate
 from push_server.doors.lobby import Lobby
 from push_server.doors.methods import METHODS
 from push_server.doors.orders import make_order
 from push_server.doors.request import Answer, Request
-from push_server.doors.taking import Attach, can_take, date_header, take
+from push_server.doors.taking import Attach, can_take, take
 from push_server.errors import BadInput, Denied, NotServed, UpgradeRequired
 from push_server.transports import TRANSPORTS
 from push_server.transports.base import Headers
