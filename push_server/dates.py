@@ -1,5 +1,8 @@
 """``Date``, which the HTTP front adds to what it answers, for the answers that we write ourselves.
 
+It is added where an answer is written, not where it was asked for: one that is held would carry the
+time of its request, and browsers set their clock by it.
+
 Imported by the hub's floor and by the doors.
 """
 

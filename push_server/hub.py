@@ -149,8 +149,7 @@ class Hub:
         try:
             await self.receive(request, connection)
         except PushError as error:
-            dated = (date_header(),) if request.transport.once else ()  # others' have it
-            self.refuse((*request.headers, *dated), connection, error)
+            self.refuse(request.headers, connection, error)
         except BaseException:
             self.counts["failed"] += 1
             connection.close("failed")
@@ -195,6 +194,7 @@ class Hub:
 
     def refuse(self, headers: Headers, connection: Connection, error: PushError) -> None:
         """Answer a request that does not become a stream, and close."""
+        headers = (*headers, date_header())
         if error.retry_after is not None:
             headers = (*headers, ("Retry-After", str(error.retry_after)))
         connection.write(response(error.status, headers, dump_json(error.body())))

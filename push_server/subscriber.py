@@ -110,7 +110,8 @@ class Subscriber:
         only fills, then a queue."""
         self.due = b""
         """Publications encoded in this turn of the loop, not yet written."""
-        self.controls = b"" if request.begun else request.transport.head(request.headers)
+        dated = (*request.headers, date_header())
+        self.controls = b"" if request.begun else request.transport.head(dated)
         """Control messages of this turn, at first the answer's head; they go before `due`."""
         self.slot = 0
         self.ends = self.warns = self.retires = float("inf")

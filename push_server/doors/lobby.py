@@ -11,6 +11,7 @@ from collections import Counter
 
 from push_server import log
 from push_server.addresses import address_group
+from push_server.dates import date_header
 from push_server.doors.context import Context
 from push_server.doors.orders import unlimited
 from push_server.errors import PushError, TooMany, Unavailable
@@ -56,7 +57,7 @@ class Lobby:
             log.refused(error, ip)
             self.context.hub.refuse(headers, connection, error)
             return None
-        connection.write(TRANSPORTS["ws"].head((*headers, *shaken)))
+        connection.write(TRANSPORTS["ws"].head((*headers, *shaken, date_header())))
         if not connection.open:
             return None  # gone already, and it will not be said again
         connection.begin(CONNECT_BYTES)

@@ -13,7 +13,6 @@ from itertools import chain
 
 from push_server.brokers.base import Broker
 from push_server.connection import Connection, IteratorConnection, SocketConnection
-from push_server.dates import date_header
 from push_server.doors.context import Context
 from push_server.doors.guard import authenticate
 from push_server.doors.orders import make_order
@@ -83,8 +82,7 @@ class SubscribeDoor:
             instance=request.parameter("instance"),
             transport=transport,
             timeout=_timeout(request) if transport.waits else 0.0,
-            # What may be held is dated when it is answered; browsers set their clock by it.
-            headers=headers if transport.once else (*headers, date_header()),
+            headers=headers,
             keep_alive=request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
             and "close" not in connection,
             fallback=request.parameter("fallback"),

@@ -7,7 +7,6 @@ Runs up to the hijack on the I/O thread, or with a ticket in a worker. Imported 
 application.
 """
 
-from push_server.dates import date_header
 from push_server.doors.conversation import Conversation
 from push_server.doors.guard import authenticate
 from push_server.doors.lobby import Lobby
@@ -35,7 +34,7 @@ def accepted(request: Request) -> Headers:
         raise NotServed(
             "no_websocket", "This WSGI server cannot hand over a connection; use a stream."
         )
-    return (date_header(), ("Sec-WebSocket-Accept", proof))
+    return (("Sec-WebSocket-Accept", proof),)
 
 
 class WebSocketDoor:
