@@ -150,16 +150,8 @@ FIRST_POLL = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length:     \r\n\r\
 NEXT_POLL = FIRST_POLL.replace(b"first", b"since=\x01 tag=\x02")
 
 
-class KeptOpen(threading.Thread):
+class KeptOpen(Script):
     """A server that gives one connection these answers, each when it was asked, then waits."""
-
-    def __init__(self, answers: Sequence[bytes], piece: int) -> None:
-        super().__init__()
-        self.requests: list[bytes] = []
-        self._answers = answers
-        self._piece = piece
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
 
     def run(self) -> None:
         self._listener.settimeout(10)

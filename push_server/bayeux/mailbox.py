@@ -19,7 +19,7 @@ from asyncio import TimerHandle
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from push_server.connection import Owner
+from push_server.connection import LOOK_AGAIN_SECONDS, Owner
 from push_server.publications import dump_json
 
 GONE_SECONDS = 30.0
@@ -27,8 +27,6 @@ GONE_SECONDS = 30.0
 
 REPLAY_BYTES = 32 * 1024
 """How much of a replay waits here at a time; the rest follows as it is fetched."""
-
-LOOK_AGAIN_SECONDS = 0.05
 
 Send = Callable[[bytes], None]
 """Sends a JSON array."""
