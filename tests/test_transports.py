@@ -204,6 +204,7 @@ def test_the_head_of_a_stream(push: PushServer, name: str, transport: str) -> No
         assert reader.head.header("Cache-Control") == "no-store, no-transform"
         assert reader.head.header("X-Accel-Buffering") == "no"
         assert reader.head.header("X-Content-Type-Options") == "nosniff"
+        assert reader.head.header("Date")
         assert reader.head.header("Server") is None
         assert reader.head.header("Set-Cookie") is None
         if isinstance(reader, Sse):
