@@ -67,6 +67,16 @@ class DriverError(Exception):
     """Raised if the browser could not do what it was told."""
 
 
+class ScriptError(DriverError):
+    """Raised if a script that was run in the page threw something."""
+
+
+def refusal(command: str, answer: dict[str, Any]) -> DriverError:
+    """What to raise for an answer that tells of an error."""
+    kind = ScriptError if answer["error"] == "javascript error" else DriverError
+    return kind(f"{command}: {answer['error']}: {answer['message'][:500]}")
+
+
 class Browser:
     """A Chromium with a fresh profile."""
 
@@ -135,7 +145,7 @@ class Browser:
         finally:
             connection.close()
         if response.status != 200:
-            raise DriverError(f"{method} {path}: {value['error']}: {value['message'][:500]}")
+            raise refusal(f"{method} {path}", value)
         return value
 
     def command(self, path: str, body: Any = None, method: str = "POST") -> Any:
@@ -214,12 +224,22 @@ class Tab:
         return self.command("/execute/sync", {"script": script, "args": list(arguments)})
 
     def wait(self, script: str, *arguments: Any, timeout: float = PATIENCE) -> Any:
-        """The first true value that this function body returns; fails after `timeout` seconds."""
+        """The first true value that this function body returns; fails after `timeout` seconds.
 
-        def account() -> str:
-            return f"{script}\n{self.account()}"
+        What it throws counts as not yet: a page that has just been gone to by a click may not
+        have run its own scripts.
+        """
+        thrown = ""
 
-        return wait_for(lambda: self.run(script, *arguments), account, timeout)
+        def met() -> Any:
+            nonlocal thrown
+            try:
+                found, thrown = self.run(script, *arguments), ""
+            except ScriptError as error:
+                found, thrown = None, f"{error}\n"
+            return found
+
+        return wait_for(met, lambda: f"{script}\n{thrown}{self.account()}", timeout)
 
     def press(self, *keys: str) -> None:
         """Press keys, one after the other: characters, or names from `KEYS`."""
@@ -259,8 +279,9 @@ class Tab:
         """What a person would want to know when a test failed here."""
         try:
             state = self.run(
-                "return {url: location.href, info: window.push && push.info(), got: window.got,"
-                " events: window.events}"
+                "let info; try { info = push.info(); } catch (error) { info = String(error); }"
+                "return {url: location.href, ready: document.readyState, info,"
+                " got: window.got, events: window.events}"
             )
         except DriverError as error:
             return str(error)
