@@ -1,6 +1,7 @@
 """The HTTP front without a network: the parser by itself, channels driven step by step, and a
 front whose I/O thread is this one."""
 
+import contextlib
 import socket
 import struct
 import threading
@@ -682,6 +683,42 @@ def test_many_leave_in_one_turn_and_come_back(
     stand.until(lambda: len(taken) == 40)
     for sock, _ in taken[20:]:
         sock.close()
+
+
+def test_answers_that_nobody_takes_hold_no_worker(make_stand: Callable[..., Stand]) -> None:
+    # waitress serves all requests that came in one piece, and keeps a worker for them from 16 MB
+    # of answers on: a client for each worker would end the service.
+    answers = 40
+    served = 0
+
+    def large(_: Any, start: Any) -> list[bytes]:
+        nonlocal served
+        served += 1
+        start("200 OK", [("Content-Length", "1000000")])
+        return [b"x" * 1_000_000]
+
+    stand = make_stand(large)
+    greedy = [stand.connect() for _ in range(2)]  # as many as there are workers
+    for client in greedy:
+        client.sendall(GET * answers)
+    stand.until(lambda: served == 2)
+    stand.connect().sendall(GET)
+    stand.until(lambda: served == 3)
+    stand.turn(3)
+    assert served == 3
+    assert all(channel.idle for channel in stand.front.active_channels.values())
+    # Who reads gets every answer.
+    reading, taken = greedy[0], 0
+    reading.setblocking(False)
+
+    def read() -> bool:
+        nonlocal taken
+        with contextlib.suppress(BlockingIOError):
+            taken += len(reading.recv(1 << 20))
+        return taken > answers * 1_000_000
+
+    stand.until(read)
+    assert served == 2 + answers
 
 
 def test_the_crowded_house_closes_the_longest_idle(make_stand: Callable[..., Stand]) -> None:

@@ -28,6 +28,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     """Whether a request was answered: then the connection idles rightfully (keep-alive)."""
     counted = False
     """Whether it counts against its address: until its first request is complete."""
+    waits = False
+    """Whether its next request is not served before the client has taken the last answer."""
 
     def __init__(self, server: Any, sock: socket.socket, addr: Any, adj: Any, map: Any) -> None:
         self.owes_since = time.monotonic()
@@ -63,10 +65,22 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         """Not once the connection is taken (I/O thread)."""
         return self.take is None and bool(super().readable())
 
+    def writable(self) -> bool:
+        """Also to be looked at once more, when it waits (I/O thread)."""
+        return self.waits or bool(super().writable())
+
+    def handle_write(self) -> None:
+        """Send; then have the next request served, if it waited for that (I/O thread)."""
+        super().handle_write()
+        if self.waits and self.connected and not self.total_outbufs_len:
+            self.waits = False
+            self.server.add_task(self)
+
     @property
     def idle(self) -> bool:
-        """Whether it was answered and has not begun another request."""
-        return self.served and not self.requests and self.request is None and self.take is None
+        """Whether it was answered and has not begun another request, or lets that wait."""
+        between = self.waits or (not self.requests and self.request is None)
+        return self.served and between and self.take is None
 
     def overdue(self, now: float, head_seconds: float) -> bool:
         """Whether the client takes too long over its request.

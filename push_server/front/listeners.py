@@ -56,6 +56,17 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
             if len(self.active_channels) == before:
                 return
 
+    def add_task(self, channel: Channel) -> None:
+        """Have the next request of a channel served, when its last answer has left (any thread).
+
+        A few kilobytes can ask for 16 MB, and there waitress has the worker wait for the client:
+        one that sends requests and reads nothing would occupy all of them.
+        """
+        if channel.total_outbufs_len:
+            channel.waits = True
+        else:
+            super().add_task(channel)
+
     def pull_trigger(self) -> None:
         """Wake the I/O thread (any thread).
 
