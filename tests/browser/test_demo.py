@@ -171,9 +171,9 @@ def test_chat_slides_and_signals(demo: Demo, browser: Browser, other_browser: Br
         mobile=True,
     )
     alice.wait(
-        "const list = document.getElementById('messages');"
-        "const below = list.scrollHeight - list.scrollTop - list.clientHeight;"
-        "return list.scrollHeight > list.clientHeight && below < 2"
+        "const talk = document.getElementById('talk').getBoundingClientRect();"
+        "const list = document.getElementById('messages').getBoundingClientRect();"
+        "return list.height > talk.height && list.bottom < talk.bottom"
     )
 
     presenter = demo.open(browser, "/slides?present=1")

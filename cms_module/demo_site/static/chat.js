@@ -6,23 +6,13 @@
 "use strict";
 
 (() => {
+  const talk = document.getElementById("talk");
   const list = document.getElementById("messages");
   const form = document.getElementById("say");
   const field = document.getElementById("text");
   const problem = document.getElementById("say-result");
-
-  function isAtEnd() {
-    return list.scrollHeight - list.scrollTop - list.clientHeight < 80;
-  }
-
-  function toEnd() {
-    list.scrollTop = list.scrollHeight;
-  }
-
-  // Who reads the latest goes on doing so when a phone is turned or shows its keyboard.
-  let following = true;
-  list.addEventListener("scroll", () => (following = isAtEnd()));
-  new ResizeObserver(() => following && toEnd()).observe(list);
+  /** Who is not further from the latest message reads it. */
+  const NEAR = 80;
 
   function element(tag, name, text = "") {
     const made = document.createElement(tag);
@@ -34,7 +24,6 @@
   function add(message) {
     const lines = [...list.children];
     if (lines.some((line) => line.dataset.id === String(message.id))) return;
-    const atEnd = isAtEnd();
     const mine = message.user === site.user;
     const line = element("li", `message ${mine ? "mine" : "theirs"}`);
     line.dataset.id = message.id;
@@ -48,7 +37,8 @@
     line.append(face, said);
     // Numbers grow with time: what arrives late still goes where it belongs.
     list.insertBefore(line, lines.find((other) => Number(other.dataset.id) > message.id) || null);
-    if (atEnd || mine) toEnd();
+    // Counted from the end: who reads something older stays there, unless it is theirs.
+    if (mine || talk.scrollTop > -NEAR) talk.scrollTop = 0;
   }
 
   async function catchUp() {
@@ -61,7 +51,6 @@
   }
 
   for (const time of list.querySelectorAll("time")) time.textContent = site.when(time.dataset.at);
-  toEnd();
 
   site.push.subscribe("chat:lobby", add);
   site.push.on("subscribed", catchUp);
