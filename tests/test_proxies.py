@@ -633,6 +633,11 @@ def test_without_tls_one_is_sent_to_tls(house: House) -> None:
     assert answer.status == 301
     location = answer.header("Location") or ""
     assert location.startswith(f"https://{PUSH_NAME}") and location.endswith("/frame")
+    # Whoever follows a link to the push host must not be sent a header that the link has made up.
+    answer = house.plain("/frame%0d%0aSet-Cookie:%20session=1")
+    assert answer.status == 301
+    assert answer.header("Set-Cookie") is None
+    assert (answer.header("Location") or "").startswith(f"https://{PUSH_NAME}")
 
 
 def test_the_proof_for_letsencrypt_is_asked_for_without_tls(house: House) -> None:
