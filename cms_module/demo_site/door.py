@@ -11,9 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
+import push_server
 from cms_module.demo_site.memory import Person
 from cms_module.demo_site.web import FOLDER, Answer, Markup, Refused, Request, render
 
@@ -30,11 +32,13 @@ TYPES = {
 STATIC = FOLDER / "static"
 COMPONENT = FOLDER.parent / "notifications"
 """The bell and its list, which the CMS modules have, too."""
+SCRIPT = Path(push_server.__file__).parent / "browser" / "push.js"
+"""From the site itself: no page waits for the push server, and one that was loaded while it was
+away goes live as soon as it is back."""
 
 FILES = {
     path.name: path
-    for folder in (STATIC, COMPONENT)
-    for path in folder.iterdir()
+    for path in (*STATIC.iterdir(), *COMPONENT.iterdir(), SCRIPT)
     if path.suffix in TYPES
 }
 """What is under /static/, by name."""
@@ -88,7 +92,7 @@ class Door(ABC):
             # Without this on every answer of the site, Chromium ignores document.domain.
             "Origin-Agent-Cluster": "?0",
             "Content-Security-Policy": (
-                f"default-src 'none'; script-src 'self' {settings.push_url}; style-src 'self';"
+                "default-src 'none'; script-src 'self'; style-src 'self';"
                 f" img-src 'self'; connect-src 'self'; frame-src {settings.push_url};"
                 " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
             ),

@@ -68,7 +68,7 @@ def make_keys(folder: Path) -> Path:
     return path
 
 
-def write_config(places: Places, keys: dict[str, str]) -> Path:
+def write_config(places: Places, keys: dict[str, str]) -> None:
     """The push server's configuration for this demo. JSON spells these values as TOML does."""
     path = places.folder / "push-server.toml"
     values: dict[str, object] = {
@@ -88,7 +88,6 @@ def write_config(places: Places, keys: dict[str, str]) -> Path:
     opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(opened, "w", encoding="utf-8") as file:
         file.write("\n".join(lines))
-    return path
 
 
 def check_port(port: int, option: str) -> None:
@@ -173,11 +172,17 @@ def wait_until_ready(children: Sequence[Child], places: Places) -> None:
             time.sleep(POLL_SECONDS)
 
 
+def serve(places: Places) -> Child:
+    """The push server, with what `write_config` wrote."""
+    config = places.folder / "push-server.toml"
+    arguments = ["serve", "--config", str(config)]
+    return Child("push server", "push_server", arguments, places.folder / "push-server.log")
+
+
 def start(places: Places) -> list[Child]:
     """Both servers, running."""
     keys_file = make_keys(places.folder)
-    keys = json.loads(keys_file.read_text("utf-8"))
-    config = write_config(places, keys)
+    write_config(places, json.loads(keys_file.read_text("utf-8")))
     site = [
         *("--listen", f"127.0.0.1:{places.port}", "--url", places.site_url),
         *("--push-url", places.push_url, "--api-url", f"http://127.0.0.1:{places.api_port}"),
@@ -185,9 +190,7 @@ def start(places: Places) -> list[Child]:
     ]
     children: list[Child] = []
     try:
-        serve = ["serve", "--config", str(config)]
-        log = places.folder / "push-server.log"
-        children.append(Child("push server", "push_server", serve, log))
+        children.append(serve(places))
         children.append(Child("site", "cms_module.demo_site", site, places.folder / "site.log"))
         wait_until_ready(children, places)
     except BaseException:

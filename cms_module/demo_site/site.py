@@ -162,7 +162,6 @@ class DemoSite(Door):
         )
         push = render(
             "push.html",
-            push_url=self.settings.push_url,
             scripts=join(render("script.html", name=name) for name in scripts),
         )
         return render("frame.html", title=title, content=content, head=head, bar=bar, push=push)

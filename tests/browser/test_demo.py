@@ -40,6 +40,12 @@ class Demo:
     def __init__(self, folder: Path) -> None:
         self.places = run.Places(folder, free_port(), free_port(), free_port())
         self.children = run.start(self.places)
+        self.push = self.children[0]
+
+    def restart_push(self) -> None:
+        """Start the push server again, as it was."""
+        self.push = run.serve(self.places)
+        self.children[0] = self.push
 
     def open(self, browser: Browser, path: str) -> Tab:
         """A tab with this page, connected."""
@@ -213,17 +219,22 @@ def test_logging_out_closes_every_tab_of_the_session(demo: Demo, browser: Browse
         tab.wait("return document.querySelector('.doors') !== null")
 
 
-def test_site_works_while_push_is_away(demo: Demo, browser: Browser) -> None:
-    demo.come_in(browser, "alice")
-    push_server = demo.children[0]
-    push_server.stop()
-    tab = browser.open(demo.places.site_url + "/chat")
-    tab.wait("return document.getElementById('live-text').textContent === 'Not live'")
-    tab.run(
+def test_site_works_while_push_is_away_and_catches_up(demo: Demo, browser: Browser) -> None:
+    """Even in a page that was opened meanwhile; the site published it all to nobody."""
+    before = demo.come_in(browser, "alice")
+    demo.push.stop()
+    meanwhile = browser.open(demo.places.site_url + "/chat")
+    meanwhile.run(
         "document.getElementById('text').value = 'Hello?';"
         "document.querySelector('#say button').click()"
     )
-    tab.wait("return document.querySelectorAll('.message').length === 4")
-    for path in ("/", "/whiteboard", "/slides", "/status"):
-        tab.goto(demo.places.site_url + path)
-        assert tab.run("return document.querySelector('h1').textContent")
+    meanwhile.wait("return document.querySelectorAll('.message').length === 4")
+    for path in ("/whiteboard", "/slides", "/status", "/"):
+        meanwhile.goto(demo.places.site_url + path)
+        assert meanwhile.run("return document.querySelector('h1').textContent")
+    meanwhile.run("return site.post('/notifications/send', {to: 'everybody', title: 'Cake'})")
+    assert before.run(UNREAD) == "1"
+    demo.restart_push()
+    for tab in (before, meanwhile):
+        tab.wait(LIVE)
+        tab.wait(f"return (() => {{ {UNREAD} }})() === '2'")

@@ -12,16 +12,7 @@
 const site = (() => {
   const facts = document.querySelector("meta[name=site]").dataset;
 
-  /** Stands in while the push server is away: the page works, and does not move by itself. */
-  const silence = {
-    subscribe: () => () => {},
-    on: () => () => {},
-    publish: () => Promise.reject(new Error("The push server is away.")),
-    info: () => ({ state: "closed" }),
-  };
-
   function connect() {
-    if (typeof Push === "undefined") return silence;
     if (typeof push !== "undefined") return push;
     return Push.connect({ server: facts.push, token: "/push/token", documentDomain: facts.domain });
   }
@@ -50,7 +41,7 @@ const site = (() => {
     return then.toLocaleString([], today ? { timeStyle: "short" } : { dateStyle: "medium" });
   }
 
-  Notifications.mount({
+  const bell = Notifications.mount({
     push: connection,
     channel: `user:${facts.user}`,
     bell: document.getElementById("notifications"),
@@ -58,6 +49,8 @@ const site = (() => {
     load: () => load("/notifications.json"),
     markSeen: () => post("/notifications/seen"),
   });
+  // The site says everything once. What it could not say to a push server that was away is here.
+  connection.on("recovered", () => bell.reload());
 
   const WORDS = {
     connecting: "Connecting",
