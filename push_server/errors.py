@@ -17,6 +17,7 @@ Raised on any floor, turned into an answer only by the doors. The message is sho
 client: it never contains a token, a key or a payload. Imported by everybody, imports nobody.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -62,6 +63,10 @@ class PushError(Exception):
         """
         return {"error": {"code": self.code, "message": self.message, "status": self.status}}
 
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """What an answer of this status has to say in its head."""
+        return () if self.retry_after is None else (("Retry-After", str(self.retry_after)),)
+
 
 class BadInput(PushError):
     """Raised if a request cannot be understood."""
@@ -73,6 +78,10 @@ class Unauthorized(PushError):
     """Raised if a request carries no valid token, ticket or signature."""
 
     status = 401
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """How to show who one is (RFC 9110, 11.6.1)."""
+        return (("WWW-Authenticate", "Bearer"),)
 
 
 class Denied(PushError):
@@ -91,6 +100,14 @@ class MethodNotAllowed(PushError):
     """Raised if the route exists but not for this HTTP method."""
 
     status = 405
+
+    def __init__(self, methods: Sequence[str]) -> None:
+        super().__init__("method_not_allowed", f"This route takes {' '.join(methods)}.")
+        self._methods = methods
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The methods that it takes (RFC 9110, 15.5.6)."""
+        return (("Allow", ", ".join(self._methods)),)
 
 
 class Conflict(PushError):
@@ -121,6 +138,10 @@ class UpgradeRequired(PushError):
     """Raised if the route takes WebSocket and the request is no handshake for it."""
 
     status = 426
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The version it takes (RFC 6455, 4.2.2)."""
+        return (("Sec-WebSocket-Version", "13"),)
 
 
 class TooMany(PushError):

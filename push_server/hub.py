@@ -23,7 +23,7 @@ from push_server.channels import PERSONAL, personal_channel
 from push_server.connection import Connection, SocketConnection
 from push_server.dates import date_header
 from push_server.disruptions import Disruptions
-from push_server.errors import PushError, Unauthorized, Unavailable
+from push_server.errors import PushError, Unavailable
 from push_server.greeting import Greeting
 from push_server.history import UNKNOWN
 from push_server.lifetimes import Lifetimes
@@ -35,6 +35,7 @@ from push_server.publications import Publication, dump_json
 from push_server.revocations import SESSION, USER, Revocation, Revocations
 from push_server.rooms import Glob, Rooms
 from push_server.subscriber import Subscriber, SubscribeRequest
+from push_server.tokens import InvalidToken
 from push_server.transports import TRANSPORTS
 from push_server.transports.base import Headers, response
 from push_server.watch import Watch
@@ -180,7 +181,7 @@ class Hub:
         if self._revocations.covers(
             request.user, request.session, request.token_id, request.issued
         ):
-            raise Unauthorized("token_invalid", "The token has been revoked.")
+            raise InvalidToken("revoked")
         try:
             self._admission.enter(request.address)
         except PushError:
@@ -194,9 +195,7 @@ class Hub:
 
     def refuse(self, headers: Headers, connection: Connection, error: PushError) -> None:
         """Answer a request that does not become a stream, and close."""
-        headers = (*headers, date_header())
-        if error.retry_after is not None:
-            headers = (*headers, ("Retry-After", str(error.retry_after)))
+        headers = (*headers, *error.headers(), date_header())
         connection.write(response(error.status, headers, dump_json(error.body())))
         connection.finish("refused")
 

@@ -39,6 +39,10 @@ class InvalidSignature(Unauthorized):
             reason=reason,
         )
 
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """None: Standard Webhooks is no scheme of the Authorization header."""
+        return ()
+
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:

@@ -261,10 +261,28 @@ def test_a_target_with_another_name(house: House, target: str) -> None:
     assert answer.json["error"]["code"] == "host_mismatch"
 
 
-def test_methods(house: House) -> None:
-    for path, method in [("/frame", "POST"), ("/publish", "GET"), ("/subscribe/sse", "HEAD")]:
-        answer = house.public.request(path, method=method, expect_errors=True)
-        assert answer.status_int == 405
+@pytest.mark.parametrize(
+    ("path", "method", "allowed"),
+    [
+        ("/frame", "POST", "GET, HEAD"),
+        ("/publish", "GET", "POST"),
+        ("/subscribe/sse", "HEAD", "GET"),
+        ("/bayeux", "PUT", "GET, POST, OPTIONS"),
+    ],
+)
+def test_methods(house: House, path: str, method: str, allowed: str) -> None:
+    answer = house.public.request(path, method=method, status=405)
+    assert answer.headers["Allow"] == allowed
+
+
+def test_refusals_name_what_is_needed(house: House) -> None:
+    assert house.public.get("/echo", status=401).headers["WWW-Authenticate"] == "Bearer"
+    old = house.public.get("/subscribe/ws", headers=house.bearer(), status=426)
+    assert old.headers["Sec-WebSocket-Version"] == "13"
+    assert "WWW-Authenticate" not in house.internal.post("/api", b"{}", status=401).headers
+
+
+def test_harmless_methods(house: House) -> None:
     assert house.public.head("/push.js").body == b""
     house.public.request("/push.js", method="TRACE", status=405)
 

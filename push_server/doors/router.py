@@ -6,7 +6,6 @@ spelling of a path can reach them there. Doors raise; only here an error becomes
 
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
 from wsgiref.types import StartResponse
 
 from push_server import log
@@ -67,18 +66,16 @@ class Router:
         methods, door = route
         if request.method == "OPTIONS" and "OPTIONS" not in methods:
             return 204, [*headers, *_PREFLIGHT], []
-        readable = methods == "GET" and request.method == "HEAD" and not path.startswith("/sub")
-        if request.method not in methods.split() and not readable:
-            raise MethodNotAllowed("method_not_allowed", f"This route takes {methods}.")
+        allowed = methods.split()
+        if methods == "GET" and not path.startswith("/sub"):
+            allowed.append("HEAD")
+        if request.method not in allowed:
+            raise MethodNotAllowed(allowed)
         return door(request, headers)
 
     @staticmethod
     def _refusal(error: PushError, headers: Headers) -> Answer:
-        fields = list(headers)
-        if error.retry_after is not None:
-            fields.append(("Retry-After", str(error.retry_after)))
-        body: dict[str, Any] = error.body()
-        return error.status, fields, [dump_json(body)]
+        return error.status, [*headers, *error.headers()], [dump_json(error.body())]
 
 
 _PREFLIGHT: Headers = (
