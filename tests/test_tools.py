@@ -164,6 +164,7 @@ def test_copies_finds_what_was_edited_added_and_taken_away(tmp_path: Path) -> No
         "cms_module/drupal/js/notifications.js",
         "cms_module/drupal/js/push.js",
         "cms_module/drupal/lib/client/src/Added.php",
+        "cms_module/examples/plain_php/push.js",
         "cms_module/wordpress/assets/push.js",
         "cms_module/wordpress/lib/client/LICENSE",
         "cms_module/wordpress/lib/client/src/Client.php",

@@ -84,7 +84,7 @@ final class Client
     }
 
     /**
-     * Where pages load push.js from; null if nothing is pushed because of a wrong setting.
+     * The push server as browsers see it; null if nothing is pushed because of a wrong setting.
      */
     public function url(): ?string
     {

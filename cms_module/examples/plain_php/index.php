@@ -46,7 +46,7 @@ $server = htmlspecialchars(push()->url() ?? '');
 </form>
 <ul id="news" aria-live="polite"></ul>
 <?php if ($user !== null && $server !== '') : ?>
-<script src="<?= $server ?>/push.js"></script>
+<script src="/push.js"></script>
 <script>
   const push = Push.connect({ server: "<?= $server ?>", token: "/token.php" });
   push.subscribe("news", (data) => {
