@@ -14,10 +14,9 @@ import re
 import time
 
 from push_server import log
-from push_server.doors.publish import dump_data
 from push_server.doors.request import parse_json
 from push_server.errors import BadInput, PushError, TooLarge
-from push_server.publications import ID_LIMIT, PublishRequest
+from push_server.publications import ID_LIMIT, PublishRequest, dump_json
 
 RETRY_SECONDS = (0.2, 30.0)
 """The first and the longest pause after a failure."""
@@ -43,7 +42,7 @@ def make_request(
             raise BadInput("text_malformed", "The body is not UTF-8.") from None
     else:
         data = parse_json(body)
-    return PublishRequest(channel=channel, id=make_id(message_id), data=dump_data(data))
+    return PublishRequest(channel=channel, id=make_id(message_id), data=dump_json(data))
 
 
 def make_id(given: str) -> str:

@@ -19,12 +19,11 @@ from push_server.brokers.base import Broker
 from push_server.brokers.survey import CHANNELS, DISCONNECT, STATS
 from push_server.channels import check_channel
 from push_server.doors.context import Context
-from push_server.doors.publish import dump_data
 from push_server.doors.request import check_fields
 from push_server.errors import BadInput, Denied, PushError
 from push_server.hub import ANONYMOUS
 from push_server.positions import OFFSET_LIMIT, channel_key, cursor_entry, join_cursor, parse_cursor
-from push_server.publications import Published, PublishRequest, check_id
+from push_server.publications import Published, PublishRequest, check_id, dump_json
 from push_server.revocations import SESSION, TOKEN, USER, Revocation
 from push_server.signatures import ApiKey
 from push_server.tokens import LEEWAY, LIFETIME_LIMIT
@@ -93,7 +92,7 @@ def _request(call: Call, channel: object, data: bytes) -> PublishRequest:
 def publish(call: Call) -> Publishes:
     """``publish``: one message to one channel."""
     check_fields(call.params, {"channel", "data"}, {"id", "exclude"})
-    data = dump_data(call.params["data"])
+    data = dump_json(call.params["data"])
     return Publishes([_request(call, call.params["channel"], data)], many=False)
 
 
@@ -103,7 +102,7 @@ def broadcast(call: Call) -> Publishes:
     channels = call.params["channels"]
     if not isinstance(channels, list) or not 0 < len(channels) <= 1000:
         raise BadInput("params", "channels is a list of 1 to 1,000 channel names.")
-    data = dump_data(call.params["data"])  # once: the channels share it
+    data = dump_json(call.params["data"])  # once: the channels share it
     return Publishes([_request(call, channel, data) for channel in channels], many=True)
 
 

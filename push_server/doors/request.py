@@ -6,6 +6,7 @@ Reads the WSGI environment; decides nothing about rights. Imported by the doors.
 import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from math import isinf
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -93,11 +94,14 @@ def parse_json(body: bytes) -> Any:
     """The value of a JSON text, strictly.
 
     Raises `BadInput` for what parsers are known to disagree or fall over on: other encodings
-    than UTF-8, NaN, duplicate keys, lone surrogates, and more than 32 levels.
+    than UTF-8, NaN, numbers out of range, duplicate keys, lone surrogates, and more than 32 levels.
     """
     try:
         value = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
+            body.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_float=_finite,
+            parse_constant=_no_constant,
         )
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode()  # fails on a lone surrogate
@@ -112,6 +116,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError("duplicate key")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if isinf(value):
+        raise ValueError("out of range")  # and could be written in no answer
     return value
 
 
