@@ -505,7 +505,9 @@ def test_26_by_absolute_target(push: PushServer, form: str) -> None:
         ("Sec-Fetch-Site", "none"),
         ("Sec-Fetch-Mode", "no-cors"),
         ("sec-fetch-dest", "empty"),
+        ("Sec-Fetch-User", "?1"),
         ("Cookie", "a=b"),
+        ("Cookie", ""),
     ],
 )
 def test_27_a_browser_at_the_internal_port(push: PushServer, name: str, value: str) -> None:

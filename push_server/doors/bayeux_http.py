@@ -203,6 +203,7 @@ class _Stream:
             ("Cache-Control", "no-store, no-transform"),
             ("X-Accel-Buffering", "no"),
             ("Connection", "close"),
+            date_header(),
         )
         head: bytes = response_head(200, (*fields, *headers))
         self._connection.write(head + b"retry: 5000\n\n")

@@ -21,7 +21,8 @@ from push_server.signatures import ApiKey, InvalidSignature, verify
 from push_server.transports.base import Headers
 
 BATCH_LIMIT = 1000
-_BROWSER = ("origin", "cookie", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest")
+_BROWSER = ("HTTP_ORIGIN", "HTTP_COOKIE", "HTTP_SEC_FETCH_")
+"""What the headers of a browser begin with. They may be empty, and more of them may come."""
 
 
 class ApiDoor:
@@ -105,6 +106,10 @@ class HealthDoor:
         return self._context.hub.stats()
 
 
+def _of_a_browser(name: str) -> bool:
+    return name.startswith(_BROWSER)
+
+
 def internal_application(context: Context) -> Router:
     """The WSGI application that the CMS and the monitoring talk to."""
     health = HealthDoor(context)
@@ -116,7 +121,7 @@ def internal_application(context: Context) -> Router:
     }
 
     def guard(request: Request) -> Headers:
-        if any(request.header(name) for name in _BROWSER) or request.method == "OPTIONS":
+        if request.method == "OPTIONS" or any(map(_of_a_browser, request.environ)):
             raise Denied("browser", "This listener is not for browsers.", event="api.reject")
         return ()
 
