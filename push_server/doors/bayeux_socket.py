@@ -76,8 +76,8 @@ class _Line:
         """Take messages."""
         if kind is not Kind.TEXT:
             raise Violation(frames.UNSUPPORTED_DATA, "text only")
-        if not data.strip():
-            return  # CometD's and Faye's sign of life
+        if data.strip() in (b"", b"[]"):
+            return  # a sign of life: CometD's and Faye's, and that of Faye before 1.3
         try:
             messages = messages_of(parse_json(data))
         except PushError as error:
