@@ -249,6 +249,7 @@ class _House:
                 shared=self._inherited is not None,
                 handover=self._inherited.handover if self._inherited and name == "listen" else None,
                 at_once=waits_for_nothing,
+                headers=application.headers,
             )
             for listening in sockets[name]:
                 log.info("listening", setting=name, address=address_of(listening))

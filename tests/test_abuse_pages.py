@@ -67,6 +67,7 @@ def test_47_one_line_takes_it_away(
     answers = [push.get(target) for target in ("/frame", "/push.js", "/nowhere", "/subscribe/sse")]
     answers += [push.get("/subscribe/poll", token=token), push.get("/frame", headers={"Host": "x"})]
     answers += [push.request("POST", "/ticket", token=token, headers={"Origin": EVIL[0]})]
+    answers += [push.get(f"/frame?{'x' * 13_000}")]
     assert {answer.header("Origin-Agent-Cluster") for answer in answers} == {cluster}
 
 

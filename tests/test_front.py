@@ -145,6 +145,7 @@ class FakeServer:
 
     server_name = "push.example"
     effective_port = 80
+    headers = staticmethod(tuple)
 
     def __init__(self, application: Callable[[Any, Any], Any]) -> None:
         self.application = application
@@ -706,7 +707,7 @@ def test_answers_that_nobody_takes_hold_no_worker(make_stand: Callable[..., Stan
     stand.until(lambda: served == 3)
     stand.turn(3)
     assert served == 3
-    assert all(channel.idle for channel in stand.front.active_channels.values())
+    stand.until(lambda: all(channel.idle for channel in stand.front.active_channels.values()))
     # Who reads gets every answer.
     reading, taken = greedy[0], 0
     reading.setblocking(False)

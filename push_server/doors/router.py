@@ -28,13 +28,13 @@ class Router:
         self._routes = routes
         self._guard = guard
         """Raises, or returns the headers that depend on the request (CORS)."""
-        self._headers = headers
+        self.headers = headers
         """The headers of every answer."""
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (worker thread)."""
         request = Request(environ)
-        headers = self._headers()
+        headers = self.headers()
         try:
             headers += self._guard(request)
             answer = self._dispatch(request, headers)

@@ -99,7 +99,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if self.request is not None:
             body = dump_json({"error": {"code": "timeout", "message": "The request is too slow."}})
             try:
-                self.socket.send(response(408, (), body))
+                self.socket.send(response(408, self.server.headers(), body))
             except OSError:
                 pass
         self.will_close = True

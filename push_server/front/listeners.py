@@ -21,6 +21,7 @@ from push_server.front.channel import Channel, Returned
 from push_server.front.dispatch import AtOnce, Dispatcher
 from push_server.front.handover import Handover, Inbox
 from push_server.sockets import BACKLOG
+from push_server.transports.base import Headers
 
 HEADER_BYTES = 16_384
 ACCEPTS_PER_TURN = 64
@@ -41,6 +42,8 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
     accepts_per_turn = ACCEPTS_PER_TURN
     every_second: Callable[[], None] = staticmethod(lambda: None)
     handover: Handover | None = None
+    headers: Callable[[], Headers] = staticmethod(tuple)
+    """Those of every answer; what the front refuses by itself has them, too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._incomplete: Counter[str] = Counter()
@@ -188,6 +191,7 @@ class Fronts:
         shared: bool = False,
         handover: Handover | None = None,
         at_once: AtOnce = lambda path, query: False,
+        headers: Callable[[], Headers] = tuple,
     ) -> None:
         """Serve an application on these sockets, with one set of workers for all of them.
 
@@ -227,6 +231,7 @@ class Fronts:
             front.unlimited = unlimited
             front.every_second = every_second
             front.handover = handover
+            front.headers = headers
             self._fronts.append(front)
         if handover is not None and handover.mine:
             Inbox(handover.inbox, self._map, channels, front.readmit)

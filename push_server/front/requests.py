@@ -18,6 +18,9 @@ from push_server.publications import dump_json
 GiveBack = Callable[[socket.socket], None]
 Take = Callable[[socket.socket, GiveBack], None]
 
+_CODES = {413: "body_too_large", 500: "internal"}
+"""What the application says in the same case; no parser of ours knows more of the rest."""
+
 
 class Refusal(Error):  # type: ignore[misc]
     """What the parser refuses, with a status of its own."""
@@ -69,12 +72,13 @@ class JSONErrorTask(ErrorTask):  # type: ignore[misc]
         reason = refusal.body if isinstance(refusal, Refusal) else refusal.reason
         log.rejected("http.reject", self.channel.addr[0], status=refusal.code, reason=reason)
         message = "The request is malformed." if refusal.code == 400 else refusal.reason
-        body = dump_json({"error": {"code": "bad_request", "message": message}})
+        code = _CODES.get(refusal.code, "bad_request")
+        body = dump_json({"error": {"code": code, "message": message}})
         self.status = f"{refusal.code} {refusal.reason}"
         self.response_headers = [
             ("Content-Type", "application/json"),
-            ("X-Content-Type-Options", "nosniff"),
             ("Cache-Control", "no-store"),
+            *self.channel.server.headers(),
         ]
         self.set_close_on_finish()
         self.content_length = len(body)
