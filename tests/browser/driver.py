@@ -19,13 +19,13 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from waiting import PATIENCE, wait_for
 
-START_LIMIT = 30.0
+START_LIMIT = 60.0
 COMMAND_LIMIT = 60.0
 
 KEYS = {
@@ -65,16 +65,6 @@ def missing() -> str:
 
 class DriverError(Exception):
     """Raised if the browser could not do what it was told."""
-
-
-class ScriptError(DriverError):
-    """Raised if a script that was run in the page threw something."""
-
-
-def refusal(command: str, answer: dict[str, Any]) -> DriverError:
-    """What to raise for an answer that tells of an error."""
-    kind = ScriptError if answer["error"] == "javascript error" else DriverError
-    return kind(f"{command}: {answer['error']}: {answer['message'][:500]}")
 
 
 class Browser:
@@ -145,7 +135,7 @@ class Browser:
         finally:
             connection.close()
         if response.status != 200:
-            raise refusal(f"{method} {path}", value)
+            raise DriverError(f"{method} {path}: {value['error']}: {value['message'][:500]}")
         return value
 
     def command(self, path: str, body: Any = None, method: str = "POST") -> Any:
@@ -171,7 +161,8 @@ class Browser:
         """Close all tabs that were opened since the start."""
         for handle in self.handles():
             if handle != self._home.handle:
-                Tab(self, handle).close()
+                with contextlib.suppress(DriverError):  # a page may be closing it, too
+                    Tab(self, handle).close()
 
     def close(self) -> None:
         """End the browser and forget its profile."""
@@ -226,20 +217,27 @@ class Tab:
     def wait(self, script: str, *arguments: Any, timeout: float = PATIENCE) -> Any:
         """The first true value that this function body returns; fails after `timeout` seconds.
 
-        What it throws counts as not yet: a page that has just been gone to by a click may not
-        have run its own scripts.
+        An error counts as not yet: a page that was just gone to by a click is perhaps only being
+        loaded, and one that loads itself anew is gone for a moment.
         """
-        thrown = ""
+        return self._wait(lambda: self.run(script, *arguments), script, timeout)
+
+    def wait_in_frame(self, script: str) -> Any:
+        """The same in the page's first frame."""
+        return self._wait(lambda: self._run_in_frame(script), script, PATIENCE)
+
+    def _wait(self, run: Callable[[], Any], script: str, timeout: float) -> Any:
+        trouble = ""
 
         def met() -> Any:
-            nonlocal thrown
+            nonlocal trouble
             try:
-                found, thrown = self.run(script, *arguments), ""
-            except ScriptError as error:
-                found, thrown = None, f"{error}\n"
+                found, trouble = run(), ""
+            except DriverError as error:
+                found, trouble = None, f"{error}\n"
             return found
 
-        return wait_for(met, lambda: f"{script}\n{thrown}{self.account()}", timeout)
+        return wait_for(met, lambda: f"{script}\n{trouble}{self.account()}", timeout)
 
     def press(self, *keys: str) -> None:
         """Press keys, one after the other: characters, or names from `KEYS`."""
@@ -250,8 +248,7 @@ class Tab:
         ]
         self.command("/actions", {"actions": [{"type": "key", "id": "keys", "actions": strokes}]})
 
-    def run_in_frame(self, script: str) -> Any:
-        """The value that this function body returns in the page's first frame."""
+    def _run_in_frame(self, script: str) -> Any:
         self.command("/frame", {"id": 0})
         try:
             return self._browser.command("/execute/sync", {"script": script, "args": []})

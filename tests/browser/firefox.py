@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from driver import COMMAND_LIMIT, START_LIMIT, Browser, DriverError, Tab, refusal
+from driver import COMMAND_LIMIT, START_LIMIT, Browser, DriverError, Tab
 
 COMMANDS = {
     ("POST", "/window/new"): "WebDriver:NewWindow",
@@ -121,7 +121,7 @@ class Firefox(Browser):
             if answered == number:
                 break
         if error:
-            raise refusal(name, error)
+            raise DriverError(f"{name}: {error['error']}: {error['message'][:500]}")
         return result
 
     def send(self, method: str, path: str, body: Any = None) -> Any:

@@ -19,9 +19,11 @@ class BufferingProxy:
     """One request per connection; responses whose path begins with `held` are held back whole."""
 
     def __init__(self, held: str) -> None:
-        self._held = held.encode()
+        self._held_path = held.encode()
         self.methods: Counter[str] = Counter()
         """How often there was a request with this method."""
+        self.held = 0
+        """How many responses were held back."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._upstream = 0
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -54,11 +56,11 @@ class BufferingProxy:
                 b"\r\n", b"\r\nConnection: close\r\n", 1
             )
         )
-        self._pass_on(server, client, request.split(b" ", 2)[1].startswith(self._held))
+        self._pass_on(server, client, request.split(b" ", 2)[1].startswith(self._held_path))
 
-    @staticmethod
-    def _pass_on(server: socket.socket, client: socket.socket, hold: bool) -> None:
+    def _pass_on(self, server: socket.socket, client: socket.socket, hold: bool) -> None:
         kept = b""
+        self.held += hold
         # The client may give up meanwhile; a proxy that did not notice would keep the stream.
         threading.Thread(target=_close_with, args=(client, server), daemon=True).start()
         while data := server.recv(65536):
@@ -79,7 +81,7 @@ class BufferingProxy:
 
 
 class CuttingProxy(BufferingProxy):
-    """Knows WebSockets, and ends every one below `cut` half a second after it was asked for."""
+    """Knows WebSockets, and ends every one below `cut` half a second after its first message."""
 
     def __init__(self, cut: str) -> None:
         super().__init__("/none")
@@ -91,6 +93,8 @@ class CuttingProxy(BufferingProxy):
             return
         server.sendall(request)
         threading.Thread(target=_pump, args=(client, server), daemon=True).start()
+        for _ in ("the head", "the first message"):
+            client.sendall(server.recv(65536))
         threading.Timer(0.5, _end, (client, server)).start()
         _pump(server, client)
 

@@ -24,11 +24,12 @@ def test_47_a_sibling_that_opts_in_too(
     # is the risk that the documents and the doctor tell of. With postMessage it has not.
     tab = browser.open(world.site.url("evil.example.test", path="/page.js"))
     user = f"sibling-{domain.partition('.')[0]}"
-    before = world.connections()
     # Not in a frame of its own: then the push host's frame does not come at all.
     tab.run("window.page = open(arguments[0])", world.url(user, domain=domain))
     try:
-        wait_for(lambda: world.connections() > before, "the page is live")
+        wait_for(
+            lambda: world.push.api("channels", prefix=f"user:{user}")["channels"], "it is live"
+        )
         assert tab.run(TRY, "") == "SecurityError", "whoever does not opt in has no access"
         wait_for(lambda: tab.run(TRY, "example.test") == reached)
     finally:

@@ -4,7 +4,8 @@ What a page does is said in its query, so that one site serves all tests:
 
 ``user``      whose page it is; without it nobody is signed in and there is no token
 ``session``   the `sid` of the token (default: one per user)
-``ttl``       lifetime of its tokens in seconds
+``ttl``       how many seconds its tokens still hold
+``age``       how many seconds ago they were issued
 ``channels``  what it subscribes to, separated by commas, besides the user's own channel
 ``domain``    the `documentDomain` option
 ``share``     the `share` option
@@ -20,7 +21,8 @@ Imported by the browser tests; uses nothing of the server's code.
 
 import json
 import threading
-from collections import Counter
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
@@ -115,8 +117,8 @@ class Site:
         """Folders with further scripts, by the name that their paths begin with."""
         self.down = False
         """The token route answers 503, as a site in trouble does."""
-        self.tokens: Counter[str] = Counter()
-        """How often each user's pages asked for a token."""
+        self.asked: defaultdict[str, list[float]] = defaultdict(list)
+        """When each user's pages asked for a token."""
         self._server = make_server("127.0.0.1", 0, self._answer, _Server, _Quiet)
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
@@ -175,7 +177,7 @@ class Site:
     def _token(self, start: StartResponse, query: dict[str, str]) -> Iterable[bytes]:
         user = query.get("user", "")
         user = self.becomes.get(user, user)
-        self.tokens[user] += 1
+        self.asked[user].append(time.monotonic())
         if self.down:
             return _send(start, "down for maintenance", "text/plain", "503 Service Unavailable")
         if not user or user in self.signed_out:
@@ -185,6 +187,7 @@ class Site:
             sub_ch=self.grants.get(user, ["*"]),
             pub_ch=["*"],
             ttl=float(query.get("ttl", "300")),
+            iat=int(time.time() - float(query.get("age", "0"))),
             sid=query.get("session", f"session-{user}"),
         )
         return _send(start, token, "text/plain")
@@ -207,7 +210,7 @@ def _frame(origins: str) -> str:
     return text
 
 
-TOKEN_QUERY = ("user", "ttl", "session")
+TOKEN_QUERY = ("user", "ttl", "age", "session")
 
 
 def _send(
