@@ -553,11 +553,11 @@ def test_a_reset_in_the_turn_of_the_request_reaches_nobody(
     (channel,) = stand.front.active_channels.values()
     add_task = stand.front.add_task
 
-    def start_and_see(task: Any) -> None:
-        add_task(task)
+    def start_and_see(channel: Channel) -> None:
+        add_task(channel)
         assert entered.wait(10)
 
-    stand.front.add_task = start_and_see
+    stand.front.add_task = start_and_see  # type: ignore[method-assign]
     client.sendall(GET)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
