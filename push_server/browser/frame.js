@@ -33,7 +33,15 @@
   /** What is needed when the connection has to run here. */
   const IN_FRAME = ["locks.js", "share.js", "connection.js"];
 
-  const canBroadcast = () => typeof BroadcastChannel === "function";
+  /** Where the user blocks storage, the constructor throws. */
+  const canBroadcast = () => {
+    try {
+      new BroadcastChannel("push").close();
+      return true;
+    } catch {
+      return false;
+    }
+  };
   /**
    * How pages come to share a connection, best first. "none" is always there and shares nothing.
    * @type {Record<string, () => boolean>}
@@ -207,6 +215,11 @@
     share = new globalThis.PushShare(name, way === "locks" ? WebLock : Lease, {
       lead: ({ ready }) => new globalThis.PushConnection({ sharing: way, ready }),
       attach,
+      denied: () => {
+        failed.add(way);
+        goAway();
+        rejoin();
+      },
     });
   }
 

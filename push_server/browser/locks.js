@@ -5,6 +5,7 @@
  * - A lock tells its frame when it has it (`held`) and when another has taken it (`lost`); then
  *   it waits in line again, until `release`. A frame whose document ends has released it.
  * - `seize` takes it from a holder that does not answer any more: asleep, or dead without a word.
+ * - Where the user blocks storage, or it is full, only the attempt tells: the frame is `denied`.
  * - No timer is relied upon to be exact: those of hidden frames are slowed to one a minute.
  *
  * Used by share.js. Needs nothing.
@@ -18,7 +19,7 @@ globalThis.PushLocks = (() => {
   /** Two frames may write at the same time, and see each other's word only a little later. */
   const SETTLE = 100;
 
-  /** @typedef {{held: () => void, lost: () => void}} Holder */
+  /** @typedef {{held: () => void, lost: () => void, denied: () => void}} Holder */
 
   /** The browser's own lock; it exists in secure contexts only. */
   class WebLock {
@@ -47,7 +48,11 @@ globalThis.PushLocks = (() => {
         this.holder.held();
       });
       navigator.locks.request(this.name, options, hold).catch(() => {
-        if (this.abort.signal.aborted || !this.finish) return;
+        if (this.abort.signal.aborted) return;
+        if (!this.finish) {
+          this.holder.denied();
+          return;
+        }
         this.finish = null;
         this.holder.lost();
         this.line({ signal: this.abort.signal });
@@ -105,8 +110,15 @@ globalThis.PushLocks = (() => {
       }
     }
 
+    /** Whether the word could be written. */
     write() {
-      localStorage.setItem(this.key, JSON.stringify({ id: this.id, until: Date.now() + TERM }));
+      try {
+        localStorage.setItem(this.key, JSON.stringify({ id: this.id, until: Date.now() + TERM }));
+        return true;
+      } catch {
+        this.holder.denied();
+        return false;
+      }
     }
 
     /** @param {number} delay @param {() => void} work */
@@ -124,8 +136,7 @@ globalThis.PushLocks = (() => {
         this.holder.lost();
       }
       if (this.has) {
-        this.write();
-        this.later(RENEW, () => this.look());
+        if (this.write()) this.later(RENEW, () => this.look());
       } else if (word && word.id !== this.id) {
         this.later(word.until - Date.now() + Math.random() * SETTLE, () => this.look());
       } else {
@@ -135,8 +146,7 @@ globalThis.PushLocks = (() => {
     }
 
     seize() {
-      if (this.over || this.has) return;
-      this.write();
+      if (this.over || this.has || !this.write()) return;
       this.later(SETTLE, () => {
         this.has = this.read()?.id === this.id;
         if (this.has) this.holder.held();

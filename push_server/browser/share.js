@@ -53,6 +53,7 @@ globalThis.PushShare = (() => {
    * @typedef {object} Member what a frame brings along
    * @property {(options: {ready: Promise<unknown>}) => any} lead makes the connection
    * @property {(port: any) => void} attach is given the way to whoever leads now
+   * @property {() => void} denied nobody can lead in this way, as the browser forbids it
    */
 
   return class PushShare {
@@ -83,7 +84,8 @@ globalThis.PushShare = (() => {
       this.hall.onmessage = ({ data }) => this.hear(data);
       this.watch = setInterval(() => this.check(), WATCH);
       this.say("who");
-      this.lock = new Lock(name, { held: () => this.lead(), lost: () => this.abdicate() });
+      this.lock = new Lock(name, { held: () => this.lead(), lost: () => this.abdicate(),
+                                   denied: () => member.denied() });
     }
 
     /** @param {string} type @param {{to?: string, line?: string}} [more] */
