@@ -429,10 +429,11 @@ async def test_what_fails_in_the_watch_over_the_connections_does_not_end_it(
 
         node.broker.degraded = degraded
         own.cli("CLIENT", "KILL", "TYPE", "pubsub")
-        await until(lambda: told == [True, False])
+        # More may follow: without any patience a slow moment is an outage, too.
+        await until(lambda: told[:2] == [True, False])
         sung = node.broker._sung
         await until(lambda: node.broker._sung > sung)
-        assert caplog.text.count("event=broker.tick_failed") == 2
+        assert caplog.text.count("event=broker.tick_failed") == len(told)
 
         async def fault() -> None:
             raise ArithmeticError("a fault of ours")
