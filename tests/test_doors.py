@@ -633,6 +633,8 @@ def test_every_command(house: House) -> None:
     history = house.command("history", channel="n", limit=1, since=1)
     assert [each["data"] for each in history["publications"]] == [2]
     assert house.command("history", channel="n", since=history["cursor"])["publications"] == []
+    place = house.command("history", channel="n", limit=0)
+    assert (place["offset"], place["cursor"], place["publications"]) == (2, history["cursor"], [])
     assert house.command("channels") == {"channels": {}, "complete": True}
     stats = house.command("stats")
     assert stats["connections"] == 0 and stats["complete"]
@@ -669,7 +671,7 @@ def test_a_list_is_answered_in_order(house: House) -> None:
         ({"method": "publish", "params": []}, 400),
         ({"method": ["publish"]}, 400),
         ({"method": "stats", "other": 1}, 400),
-        ({"method": "history", "params": {"channel": "n", "limit": 0}}, 400),
+        ({"method": "history", "params": {"channel": "n", "limit": -1}}, 400),
         ({"method": "history", "params": {"channel": "n", "since": "1"}}, 400),
         ({"method": "revoke", "params": {}}, 400),
         ({"method": "revoke", "params": {"user": "x", "before": True}}, 400),

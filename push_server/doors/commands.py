@@ -162,8 +162,8 @@ def history(call: Call) -> Perform:
     channel = _usable(call, call.params["channel"])
     limit = call.params.get("limit", 100)
     since = call.params.get("since", 0)
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= HISTORY_LIMIT:
-        raise BadInput("params", f"limit is 1 to {HISTORY_LIMIT}.")
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= HISTORY_LIMIT:
+        raise BadInput("params", f"limit is 0 to {HISTORY_LIMIT}.")
     if isinstance(since, str):
         since = parse_cursor(since).get(channel_key(channel))
         if since is None:
