@@ -240,6 +240,23 @@ def test_the_way_back(scene: Scene) -> None:
     assert scene.server.readmitted == [sock]
 
 
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_an_answer_without_content_keeps_the_connection(scene: Scene, status: str) -> None:
+    def bare(_: Any, start_response: Any) -> list[bytes]:
+        start_response(status, [])
+        return []
+
+    scene.server.application = bare
+    last = GET.replace(b"Host:", b"Connection: close\r\nHost:")
+    for request, kept in ((GET, True), (last, False)):
+        scene.channel.received(request)
+        scene.channel.service()
+        answer = scene.answer()
+        assert answer.startswith(f"HTTP/1.1 {status}\r\n".encode())
+        assert (b"Connection: close" not in answer) is kept
+        assert scene.channel.close_when_flushed is not kept
+
+
 @pytest.mark.parametrize(
     "behind",
     [GET, GET[:10], POST[:-2], CHUNKED[:-8], b"x"],

@@ -101,6 +101,13 @@ class Task(WSGITask):  # type: ignore[misc]
         head: bytes = super().build_response_header()
         return head
 
+    def set_close_on_finish(self) -> None:
+        """Not behind 204 and 304, whose end is known; waitress misses a length (where it is
+        served)."""
+        closing = self.request.headers.get("CONNECTION", "").lower() == "close"
+        if self.has_body or self.version == "1.0" or closing:
+            super().set_close_on_finish()
+
     def hijack(self, take: Take) -> bool:
         """Take the connection when this request is done; False if bytes wait behind it.
 
