@@ -101,6 +101,12 @@ def everysec() -> Iterator[RedisServer]:
         yield server
 
 
+def tick(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have brokers look after everything that often, and take no bus for deaf that is only slow."""
+    monkeypatch.setattr(redis_broker, "TICK", seconds)
+    monkeypatch.setattr(redis_broker, "DEAF_TICKS", 1_000)
+
+
 async def publish_when_back(broker: RedisBroker, channel: str, number: int) -> int:
     """The offset, once Redis answers again; what a CMS does that has a spool."""
     return published(await publish_request_when_back(broker, ask(channel, number))).offset
@@ -178,7 +184,7 @@ async def test_a_room_is_kept_a_while_and_then_left(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_rooms, "LINGER", 0.2)
-    monkeypatch.setattr(redis_broker, "TICK", 0.05)
+    tick(monkeypatch, 0.05)
     prefix = f"t-{secrets.token_hex(6)}:"
     async with nodes(redis, 2, prefix) as (one, two):
         one.broker.leave("a")

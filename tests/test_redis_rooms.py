@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from redis_server import RedisServer, program
 from test_brokers import ask, head_of, in_loop, offsets, publish, resume
-from test_redis import everysec, nodes, own
+from test_redis import everysec, nodes, own, tick
 from waiting import until
 
 from push_server.brokers import redis as redis_broker
@@ -418,7 +418,7 @@ def test_a_reason_never_quotes_what_came_over_the_wire() -> None:
 async def test_what_fails_in_the_watch_over_the_connections_does_not_end_it(
     own: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(redis_broker, "TICK", 0.02)
+    tick(monkeypatch, 0.02)
     monkeypatch.setattr(redis_broker, "DEGRADED_SECONDS", 0.0)
     async with nodes(own) as (node,):
         told: list[bool] = []

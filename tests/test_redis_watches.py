@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from redis_server import RedisServer, program
 from test_brokers import in_loop, publish
-from test_redis import Node, nodes
+from test_redis import Node, nodes, tick
 from waiting import until
 
-from push_server.brokers import redis as redis_broker
 from push_server.brokers import redis_rooms, redis_watches
 from push_server.brokers.redis_connection import Ear
 from push_server.errors import Denied, TooMany
@@ -70,7 +69,7 @@ async def test_once_and_in_order_whoever_comes_and_goes(
 ) -> None:
     """Answers, names and patterns bring the same publications on three ways."""
     monkeypatch.setattr(redis_rooms, "LINGER", 0.3)
-    monkeypatch.setattr(redis_broker, "TICK", 0.02)
+    tick(monkeypatch, 0.02)
     channels = [f"c:{number}" for number in range(4)]
     async with watching(own, "c:") as (one, two):
 
@@ -142,7 +141,7 @@ async def test_a_quiet_channel_is_forgotten_and_what_it_keeps_is_not(
     own: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_rooms, "LINGER", 0.2)
-    monkeypatch.setattr(redis_broker, "TICK", 0.05)
+    tick(monkeypatch, 0.05)
     async with watching(own, "c:") as (one, two):
         await publish(two.broker, "c:x", 1, 2)
         await until(lambda: one.offsets("c:x") == [1, 2])
