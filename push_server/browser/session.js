@@ -26,9 +26,15 @@ globalThis.PushSession = (() => {
   /** How many pages are asked in one round; each may sleep and take its whole time. */
   const PAGES_ASKED = 5;
   const MAX_TIMER = 2 ** 31 - 1;
-  /** A token older or newer than this is worth a look at the server's clock. */
-  const CLOCKS_AGREE = 10 * 60 * 1000;
+  /** Parts of its life: a token that seems older, or newer, is worth a look at the server's clock. */
+  const OLD = 0.5;
+  const NEW = -0.1;
   const CLOCK_TIMEOUT = 3000;
+  /** A clock that moved against the one that nobody sets by more than this was set. */
+  const DRIFT = 10000;
+
+  /** Our clock against the one that nobody sets; it stops while the computer sleeps. */
+  const setting = () => Date.now() - performance.now();
 
   /**
    * @typedef {{askToken: () => Promise<{token?: string, signedOut?: boolean}>}} Page
@@ -57,7 +63,8 @@ globalThis.PushSession = (() => {
       this.timer = 0;
       /** Server clock minus ours, in milliseconds: the claims speak of the server's time. */
       this.skew = 0;
-      this.clocked = false;
+      /** How our clock was set when that was found out. */
+      this.setting = NaN;
     }
 
     /** The last page is gone: the next one may be anybody's. */
@@ -78,16 +85,22 @@ globalThis.PushSession = (() => {
       const date = Date.parse(response.headers.get("date") || "");
       if (!date) return;
       this.skew = date - Date.now();
-      this.clocked = true;
+      this.setting = setting();
+    }
+
+    /** Whether the server has told its time, and our clock was not set since. */
+    get clocked() {
+      return Math.abs(setting() - this.setting) < DRIFT;
     }
 
     /**
-     * A WebSocket tells no time. Where a token seems to be of another day, it is ours or the
-     * server's clock that is wrong, and the server is asked.
+     * A WebSocket tells no time. Where a token seems to be old, or not to have begun, our clock may
+     * be wrong, and the server is asked.
      * @param {Claims} claims
      */
-    async checkClock({ iat }) {
-      if (this.clocked || Math.abs(iat * 1000 - Date.now()) < CLOCKS_AGREE) return;
+    async checkClock({ iat, exp }) {
+      const age = (this.now() / 1000 - iat) / (exp - iat);
+      if (this.clocked || (age > NEW && age < OLD)) return;
       const head = (/** @type {AbortSignal} */ signal) =>
         fetch("push.js", { method: "HEAD", cache: "no-store", credentials: "omit", signal });
       await within(CLOCK_TIMEOUT, undefined, head).then((response) => this.setClock(response),
@@ -96,7 +109,7 @@ globalThis.PushSession = (() => {
 
     /** Unix time of the server, in milliseconds. */
     now() {
-      return Date.now() + this.skew;
+      return Date.now() + (this.clocked ? this.skew : 0);
     }
 
     /**
@@ -141,7 +154,6 @@ globalThis.PushSession = (() => {
 
     /** Get the next token while this one still holds. */
     async refresh() {
-      if (this.asking) return;
       const before = this.token;
       const got = await this.ask();
       if (got && this.token !== before) {
