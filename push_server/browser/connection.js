@@ -111,6 +111,7 @@ globalThis.PushConnection = (() => {
           else if (message.type === "token") page.onToken?.(message);
           else if (message.type === "wake") this.wake(page, message.why);
           else if (message.type === "check") this.check();
+          else if (message.type === "hear") page.post({ type: "welcome" });
           else if (message.type === "detach") this.detach(page);
         }
       };

@@ -75,6 +75,11 @@ globalThis.PushPage = (() => {
       for (const name of this.seen.keys()) if (!this.channels.has(name)) this.seen.delete(name);
     }
 
+    /** Those of its channels that are on. */
+    get subscribed() {
+      return [...this.channels].filter((name) => this.told.get(name) === "subscribed");
+    }
+
     /** Those of these channels that it wants. @param {string[]} channels */
     among(channels) {
       return channels.filter((name) => this.channels.has(name));
@@ -147,12 +152,12 @@ globalThis.PushPage = (() => {
     async catchUp(session, attached) {
       let since = this.since;
       this.since = null;
-      let complete = false;
+      let complete = !this.subscribed.length;
       for (let attempt = 0; !complete && attempt < CATCH_UP_ATTEMPTS && attached(); attempt += 1) {
         try {
           for (let first = attempt === 0; !complete; first = false) {
             const answer = await pollOnce({ token: session.token || "", since, timeout: 0,
-                                            channels: [...this.channels] });
+                                            channels: this.subscribed });
             this.giveMissed(answer, first);
             complete = !answer.publications.length || answer.cursor === since;
             since = answer.cursor;
@@ -166,7 +171,7 @@ globalThis.PushPage = (() => {
       this.held = null;
       if (!complete || held.length > HELD) {
         this.unsee(this.channels);
-        this.post({ type: "reset", channels: [...this.channels], reason: "unavailable" });
+        this.post({ type: "reset", channels: this.subscribed, reason: "unavailable" });
       }
       held.forEach((publication) => this.offer(publication));
     }

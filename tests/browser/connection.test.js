@@ -167,6 +167,26 @@ describe("the shared connection", { concurrency: true }, () => {
       assert.equal(back.of("reset")[0].reason, "trimmed");
     }));
 
+  it("does not ask what was missed in a channel that is not granted", () =>
+    scene(async ({ server, page, add }) => {
+      const back = add(["no"], { since: "1~4" });
+      (await until(() => server.streams[1])).say(
+        { type: "hello", connection: "c", heartbeat: 25, cursor: "1~5", channels: ["c"],
+          denied: ["no"] });
+      await until(() => back.of("denied").length);
+      server.streams[1].say(publication("c", 6));
+      await until(() => page.got.length);
+      assert.equal(server.polls.length, 0);
+      assert.deepEqual(back.of("reset"), []);
+    }));
+
+  it("answers a page that has not heard of it for long", () =>
+    scene(async ({ page }) => {
+      const before = page.messages.length;
+      page.say({ type: "hear" });
+      assert.equal(page.messages.length, before + 1);
+    }));
+
   it("publishes with one id over all attempts, and stops where it is refused", () =>
     scene(async ({ server, page }) => {
       const answers = [() => { throw new TypeError("cut"); },
