@@ -23,6 +23,10 @@ CALL_SECONDS = 10.0
 """A worker waits this long for the loop before it answers 503."""
 SILENCE_SECONDS = 30.0
 """The loop is dead if it has not turned for this long."""
+
+LOOK_SECONDS = 5.0
+"""What the time between two looks counts for at most. After more than that the whole process stood
+still (a container that was frozen): the loop gets its turn now, as the other threads do."""
 EXIT_DEAD_THREAD = 70
 """Exit status when a thread that must live has died (EX_SOFTWARE)."""
 
@@ -36,7 +40,9 @@ class Crossing:
         self._loop = loop
         self._posted: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._waking = False
-        self._beat_at = time.monotonic()
+        self._silence = 0.0
+        """Seconds since the loop was seen to turn, as far as somebody looked."""
+        self._looked_at = time.monotonic()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._beat()
 
@@ -94,11 +100,14 @@ class Crossing:
             log.error("task.failed", failure)
 
     def _beat(self) -> None:
-        self._beat_at = time.monotonic()
+        self._silence = 0.0
         self._loop.call_later(1.0, self._beat)
 
     def check_loop(self) -> None:
-        """End the process if the loop is dead (any thread)."""
-        if time.monotonic() - self._beat_at > SILENCE_SECONDS:
+        """End the process if the loop is dead (once a second, from one other thread)."""
+        now = time.monotonic()
+        self._silence += min(now - self._looked_at, LOOK_SECONDS)
+        self._looked_at = now
+        if self._silence > SILENCE_SECONDS:
             log.warn("loop.dead", silent=SILENCE_SECONDS)
             os._exit(EXIT_DEAD_THREAD)

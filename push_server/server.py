@@ -175,7 +175,7 @@ class _House:
         self._config_path = config_path
         self._stopping = asyncio.Event()
         self._status = 0
-        self._fronts = Fronts()
+        self._fronts = Fronts(self._every_second)
         self._front_turned = time.monotonic()
         self._pause = min(1.0, (systemd.watchdog_seconds() or 2.0) / 2)
 
@@ -245,7 +245,6 @@ class _House:
                 head_seconds=settings.handshake_timeout,
                 per_address=settings.handshakes_per_ip if name == "listen" else 0,
                 unlimited=without_limit(settings.unlimited_addresses, settings.trusted_proxy),
-                every_second=self._every_second,
                 shared=self._inherited is not None,
                 handover=self._inherited.handover if self._inherited and name == "listen" else None,
                 at_once=waits_for_nothing,

@@ -91,7 +91,6 @@ def serve() -> None:
         head_seconds=10,
         per_address=0,
         unlimited=frozenset(),
-        every_second=lambda: None,
     )
     threading.Thread(target=fronts.run, daemon=True).start()
     print(listening.getsockname()[1], flush=True)  # noqa: T201

@@ -169,30 +169,48 @@ def test_a_task_that_fails_is_logged_and_forgotten(
     assert errors[0].exc_info is not None
 
 
+class Looks:
+    """A crossing whose loop does not turn, and looks at it on a clock by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.ends: list[int] = []
+        monkeypatch.setattr("push_server.crossing.os._exit", self.ends.append)
+        self.loop = asyncio.new_event_loop()
+        self.crossing = Crossing(self.loop)
+        self.crossing._looked_at = self.now
+
+    def look(self, monkeypatch: pytest.MonkeyPatch, after: float, times: int = 1) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("push_server.crossing.time.monotonic", lambda: self.now)
+            for _ in range(times):
+                self.now += after
+                self.crossing.check_loop()
+
+
 def test_a_silent_loop_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    ends: list[int] = []
-    now = [1000.0]
-    monkeypatch.setattr("push_server.crossing.os._exit", ends.append)
-    loop = asyncio.new_event_loop()
-    crossing = Crossing(loop)
-    crossing._beat_at = now[0]
-    with monkeypatch.context() as patch:
-        patch.setattr("push_server.crossing.time.monotonic", lambda: now[0])
-        now[0] += SILENCE_SECONDS
-        crossing.check_loop()
-        assert ends == []
-        now[0] += 1
-        crossing.check_loop()
-    loop.close()
-    assert ends == [EXIT_DEAD_THREAD] == [70]
+    looks = Looks(monkeypatch)
+    looks.look(monkeypatch, 1, times=int(SILENCE_SECONDS))
+    assert looks.ends == []
+    looks.look(monkeypatch, 1)
+    assert looks.ends == [EXIT_DEAD_THREAD] == [70]
+    looks.loop.close()
 
 
-def test_a_loop_that_turns_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_was_frozen_gives_its_loop_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = Looks(monkeypatch)
+    looks.look(monkeypatch, 3600)
+    looks.look(monkeypatch, 1, times=20)
+    assert looks.ends == []
+    looks.loop.close()
+
+
+def test_a_loop_that_turns_beats() -> None:
     loop = asyncio.new_event_loop()
     crossing = Crossing(loop)
     (timer,) = loop._scheduled  # type: ignore[attr-defined]
     assert 0.5 < timer.when() - loop.time() <= 1
-    crossing._beat_at = 0.0
+    crossing._silence = 20.0
     timer._run()
-    assert crossing._beat_at > 0
+    assert crossing._silence == 0
     loop.close()

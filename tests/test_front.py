@@ -408,7 +408,6 @@ class Stand:
             "head_seconds": 10.0,
             "per_address": 0,
             "unlimited": frozenset(),
-            "every_second": lambda: None,
         }
         listening = sockets or [open_socket("listen", Address("127.0.0.1", 0))]
         self.port = address_of(listening[0]).port
@@ -748,21 +747,31 @@ def test_the_crowded_house_closes_the_longest_idle(make_stand: Callable[..., Sta
         list(stand.front.active_channels.values())[-1].owes_since = float(number)
     excess = len(stand.fronts._map) - 8
     assert excess > 0
-    stand.front.maintenance(time.time())
+    stand.front.maintenance(time.monotonic())
     closing = [channel.will_close for channel in stand.front.active_channels.values()]
     assert closing == [True] * excess + [False] * (9 - excess)
 
 
-def test_maintenance_gives_up_on_the_overdue_and_tells_the_house(
-    make_stand: Callable[..., Stand],
+@pytest.mark.parametrize("step", [-86_400.0, 0.0, 86_400.0])
+def test_the_overdue_are_given_up_and_the_house_is_told_whatever_the_wall_says(
+    make_stand: Callable[..., Stand], monkeypatch: pytest.MonkeyPatch, step: float
 ) -> None:
     beats: list[int] = []
-    stand = make_stand(head_seconds=0.0, every_second=lambda: beats.append(1))
-    client = stand.connect()
-    stand.until(lambda: bool(stand.front.active_channels))
-    client.sendall(GET[:10])
-    stand.until(lambda: bool(beats) and not stand.front.active_channels)
-    assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+    stand = make_stand(well)
+    stand.fronts._every_second = lambda: beats.append(1)
+    idle, slow = stand.connect(), stand.connect()
+    idle.sendall(GET)
+    idle.setblocking(False)
+    stand.until(lambda: answered(idle) and bool(beats))
+    true = time.time
+    monkeypatch.setattr(time, "time", lambda: true() + step)
+    stand.front.head_seconds = 0.0
+    beats.clear()
+    slow.sendall(GET[:10])
+    stand.until(lambda: bool(beats) and len(stand.front.active_channels) == 1)
+    assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
+    stand.turn(3)
+    assert len(stand.front.active_channels) == 1, "who idles rightfully does so by the other clock"
 
 
 def test_stop_accepting_and_stop(make_stand: Callable[..., Stand]) -> None:

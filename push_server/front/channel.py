@@ -37,6 +37,16 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         super().__init__(server, sock, addr, adj, map=map)
         server.count(self)
 
+    @property
+    def last_activity(self) -> float:
+        """When bytes came or went last, on the monotonic clock."""
+        return self._active_at
+
+    @last_activity.setter
+    def last_activity(self, _wall: float) -> None:
+        # waitress notes the time on the wall, which can be set.
+        self._active_at = time.monotonic()
+
     def handle_read(self) -> None:
         """Read, unless another process is to serve what comes (I/O thread)."""
         handover = self.server.handover

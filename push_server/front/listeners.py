@@ -40,8 +40,10 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
     """Connections of one address without a complete request yet; 0: any number."""
     unlimited: frozenset[str] = frozenset()
     accepts_per_turn = ACCEPTS_PER_TURN
-    every_second: Callable[[], None] = staticmethod(lambda: None)
     handover: Handover | None = None
+    next_channel_cleanup = float("inf")
+    """Never by waitress, which goes by the clock of the wall: set back by an hour, it would look
+    after nobody for an hour. `Fronts` does it."""
     headers: Callable[[], Headers] = staticmethod(tuple)
     """Those of every answer; what the front refuses by itself has them, too."""
 
@@ -124,12 +126,10 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
             del self._incomplete[group]
 
     def maintenance(self, now: float) -> None:
-        """Close those who take too long; waitress calls this every `cleanup_interval`."""
+        """Close those who take too long; `now` is on the monotonic clock (I/O thread)."""
         super().maintenance(now)
-        self.every_second()
-        monotonic = time.monotonic()
         for channel in list(self.active_channels.values()):
-            if channel.overdue(monotonic, self.head_seconds):
+            if channel.overdue(now, self.head_seconds):
                 log.rejected("http.timeout", channel.addr[0], phase="request")
                 channel.give_up()
         # Connections that had an answer and idle would otherwise fill the house: one cheap
@@ -170,7 +170,10 @@ class UnixFront(Front, UnixWSGIServer):  # type: ignore[misc]
 class Fronts:
     """All listeners of this process on one I/O thread: the thread that calls `run`."""
 
-    def __init__(self) -> None:
+    def __init__(self, every_second: Callable[[], None] = lambda: None) -> None:
+        """`every_second` is called so, on the I/O thread."""
+        self._every_second = every_second
+        self._next_look = time.monotonic()
         self._map: dict[int, Any] = {}
         self._fronts: list[Front] = []
         self._dispatchers: list[Dispatcher] = []
@@ -187,7 +190,6 @@ class Fronts:
         head_seconds: float,
         per_address: int,
         unlimited: frozenset[str],
-        every_second: Callable[[], None],
         shared: bool = False,
         handover: Handover | None = None,
         at_once: AtOnce = lambda path, query: False,
@@ -201,7 +203,6 @@ class Fronts:
         adjustments = Adjustments(
             backlog=BACKLOG,
             connection_limit=channels,
-            cleanup_interval=1,
             channel_timeout=60,
             max_request_header_size=HEADER_BYTES,
             max_request_body_size=max_body + 1,
@@ -229,7 +230,6 @@ class Fronts:
             front.head_seconds = head_seconds
             front.per_address = per_address
             front.unlimited = unlimited
-            front.every_second = every_second
             front.handover = handover
             front.headers = headers
             self._fronts.append(front)
@@ -255,6 +255,12 @@ class Fronts:
         wasyncore.loop(timeout=seconds, use_poll=True, map=self._map, count=1)
         for dispatcher in self._dispatchers:
             dispatcher.serve_due()
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + 1.0
+            for front in self._fronts:
+                front.maintenance(now)
+            self._every_second()
 
     def stop_accepting(self) -> None:
         """Close the listening sockets; requests under way go on (any thread)."""
