@@ -233,7 +233,7 @@ class IteratorConnection:
 
     def write(self, data: bytes) -> None:
         """Queue, or cut at the budget."""
-        if not self._open:
+        if not self._open or not data:  # of what is no picture, one transport sends nothing
             return
         waiting = self._written - self._taken
         if waiting and waiting + len(data) > self._owner.queue_bytes:

@@ -346,6 +346,14 @@ def test_an_iterator_yields_what_is_written_and_ends(owner: Owner) -> None:
     assert not connection.release()
 
 
+def test_nothing_written_is_not_the_end_of_an_iterator(owner: Owner) -> None:
+    connection = IteratorConnection(owner)
+    for data in (b"", b"one", b"", b"two"):
+        connection.write(data)
+    connection.finish("done")
+    assert list(connection) == [b"one", b"two"]
+
+
 def test_an_iterator_waits_for_the_loop(owner: Owner) -> None:
     connection = IteratorConnection(owner)
     taken: list[bytes] = []
