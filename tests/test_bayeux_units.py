@@ -26,6 +26,7 @@ from push_server.errors import BadInput
 from push_server.history import EPOCH
 from push_server.positions import Position
 from push_server.publications import Publication, PublishRequest, dump_json
+from push_server.revocations import TOKEN, Revocation
 from push_server.rooms import Glob
 from push_server.settings import Settings
 from push_server.tokens import TokenKeys
@@ -526,39 +527,79 @@ def test_a_websocket_has_a_session_or_has_to_go(monkeypatch: pytest.MonkeyPatch)
     stage.close()
 
 
+class Site:
+    """Sessions on a stage, for who has a token."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stage = Stage(monkeypatch, Namespaces())
+        self.keys = TokenKeys(["a token key of 32 characters...."])
+        context: Any = SimpleNamespace(
+            hub=self.stage.hub,
+            settings=Settings(),
+            tokens=self.keys,
+            revocations=self.stage.revocations,
+        )
+        self.bayeux = Bayeux(context)
+
+    def token(self, **claims: Any) -> str:
+        now = time.time()
+        basic = {"v": 1, "sub": "1", "sid": "s", "iat": now, "exp": now + 600, "sub_ch": ["*"]}
+        return self.keys.issue({**basic, **claims})
+
+    def ask(self, channel: str, **members: Any) -> "asyncio.Task[dict[str, Any]]":
+        async def first() -> Any:
+            message = {"channel": channel, **members}
+            answer = await self.bayeux.answer([message], POLLING, "192.0.2.1", holds=False)
+            assert isinstance(answer, bytes)
+            return json.loads(answer)[0]
+
+        return self.stage.loop.create_task(first())
+
+    def answer(self, asked: "asyncio.Task[dict[str, Any]]") -> dict[str, Any]:
+        async def soon() -> dict[str, Any]:
+            return await asyncio.wait_for(asked, 5)
+
+        return self.stage.run(soon())
+
+    def shake_hands(self, **more: Any) -> dict[str, Any]:
+        ext = {"push": {"token": self.token(), **more}}
+        return self.answer(self.ask("/meta/handshake", supportedConnectionTypes=[POLLING], ext=ext))
+
+    def close(self, session: str) -> None:
+        self.answer(self.ask("/meta/disconnect", clientId=session))
+        self.stage.check_empty()
+        self.stage.close()
+
+
 def test_who_ends_while_it_subscribes_is_in_no_channel(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, Namespaces())
-    keys = TokenKeys(["a token key of 32 characters...."])
-    context: Any = SimpleNamespace(
-        hub=stage.hub, settings=Settings(), tokens=keys, revocations=stage.revocations
-    )
-    bayeux = Bayeux(context)
-    claims = {"v": 1, "sub": "1", "sid": "s", "iat": time.time(), "exp": time.time() + 600}
-    token = keys.issue({**claims, "sub_ch": ["*"]})
-
-    def answer(channel: str, **members: Any) -> Any:
-        return bayeux.answer([{"channel": channel, **members}], POLLING, "192.0.2.1")
-
-    def shake_hands(**more: Any) -> Any:
-        ext = {"push": {"token": token, **more}}
-        asked = answer("/meta/handshake", supportedConnectionTypes=[POLLING], ext=ext)
-        (reply,) = json.loads(stage.run(asked))
-        return reply
-
-    first = shake_hands()
-    second = shake_hands(since=first["ext"]["push"]["cursor"])
-    client = bayeux.client(second["clientId"])
+    site = Site(monkeypatch)
+    first = site.shake_hands()
+    second = site.shake_hands(since=first["ext"]["push"]["cursor"])["clientId"]
+    client = site.bayeux.client(second)
     assert client is not None
     client.seen.add("a:1")  # so that the two are not entered together
-    stage.broker.gate.clear()
-    names = ["/a/1", "/b/1"]
-    asked = answer("/meta/subscribe", clientId=second["clientId"], subscription=names)
-    entering = stage.loop.create_task(asked)
-    stage.turn()
+    site.stage.broker.gate.clear()
+    entering = site.ask("/meta/subscribe", clientId=second, subscription=["/a/1", "/b/1"])
+    site.stage.turn()
     client.mailbox.close("revoked")
-    stage.broker.gate.set()
-    (reply,) = json.loads(stage.run(asyncio.wait_for(entering, 5)))
-    assert reply["error"] == "402::session_unknown"
-    stage.run(answer("/meta/disconnect", clientId=first["clientId"]))
-    stage.check_empty()
-    stage.close()
+    site.stage.broker.gate.set()
+    assert site.answer(entering)["error"] == "402::session_unknown"
+    site.close(first["clientId"])
+
+
+def test_a_token_that_is_revoked_while_channels_change_renews_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = Site(monkeypatch)
+    session = site.shake_hands()["clientId"]
+    site.stage.broker.gate.clear()
+    entering = site.ask("/meta/subscribe", clientId=session, subscription="/a/1")
+    site.stage.turn()
+    ext = {"push": {"token": site.token(jti="newer")}}
+    renewing = site.ask("/meta/connect", clientId=session, connectionType=POLLING, ext=ext)
+    site.stage.turn()
+    site.stage.hub.revoke(Revocation(TOKEN, "newer", 2.0**53, 2.0**53))
+    site.stage.broker.gate.set()
+    assert site.answer(entering)["successful"]
+    assert site.answer(renewing)["error"].startswith("401:token_invalid:")
+    site.close(session)

@@ -229,8 +229,9 @@ class Bayeux:
     async def _connect(self, client: Client, message: Message, reply: Reply, way: str) -> Hold:
         kind = message.get("connectionType")
         if token := _ext(message).get("token"):
-            grant = renewal.verified(self.context, token)
             async with client.changing:
+                # Not before: it may be revoked while the channels change, and nobody has it yet.
+                grant = renewal.verified(self.context, token)
                 renewal.renew(self.context, client.subscriber, client.grant, grant)
                 client.grant = renewal.kept(grant)
                 for glob in [each for each in client.globs if not grant.subscribe.covers(each[0])]:
