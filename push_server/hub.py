@@ -85,6 +85,8 @@ class Hub:
             self.loop,
             answer=answer,
             fail=self._fail,
+            budget=queue_bytes,
+            pump=self._greeting.pump,
             opened=lambda channel: self.broker.join(channel),
             emptied=lambda channel: self.broker.leave(channel),
         )

@@ -8,6 +8,7 @@ Event loop only, hence no locks. Imported by the hub, which it calls back for wh
 """
 
 from asyncio import AbstractEventLoop
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -53,6 +54,8 @@ class Rooms:
         *,
         answer: Callable[[Subscriber], None],
         fail: Callable[[Subscriber, Exception], None],
+        budget: int,
+        pump: Callable[[Subscriber], None],
         opened: Callable[[str], None],
         emptied: Callable[[str], None],
     ) -> None:
@@ -62,6 +65,10 @@ class Rooms:
         """Answers a poll that something is due for."""
         self._fail = fail
         """Ends a subscriber that cannot be served."""
+        self._budget = budget
+        """Bytes due for one subscriber beyond which the rest waits, unencoded, for its turn."""
+        self._pump = pump
+        """Tells a subscriber what it holds, as fast as its client takes it."""
         self._opened = opened
         self._emptied = emptied
         """Hear of the first and the last subscriber of a channel."""
@@ -178,6 +185,10 @@ class Rooms:
                 if subscriber.held is not None:
                     subscriber.held.extend(publications)
                     continue
+                if not alone and len(subscriber.due) > self._budget:
+                    # A broadcast to many channels that one client has all of.
+                    subscriber.held = deque(publications)
+                    continue
                 try:
                     if excluded and subscriber.instance in excluded:
                         transport = None
@@ -198,12 +209,19 @@ class Rooms:
             self.deliveries += len(room) * len(publications)
             self._pass_on(channel, publications, touched)
         self._encoded.clear()
+        self._send(touched)
+
+    def _send(self, touched: Iterable[Subscriber]) -> None:
+        """Write to each what it was offered, in one piece."""
         for subscriber in touched:
             try:
-                if not subscriber.transport.once:
+                if subscriber.transport.once:
+                    if subscriber.due:
+                        self._answer(subscriber)
+                elif subscriber.held:
+                    self._pump(subscriber)
+                else:
                     subscriber.flush()
-                elif subscriber.due:
-                    self._answer(subscriber)
             except Exception as failure:  # noqa: BLE001
                 self._fail(subscriber, failure)
 
@@ -216,6 +234,8 @@ class Rooms:
             visible = visible_to(subscriber.instance, publications)
             subscriber.due += subscriber.transport.bare(visible)
             touched[subscriber] = None
+            if len(subscriber.due) > self._budget:
+                self._send((subscriber,))  # and the connection's own budget decides
         self.deliveries += len(watchers) * len(publications)
 
     def announce(self, channel: str, control: bytes) -> None:

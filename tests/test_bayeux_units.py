@@ -467,6 +467,21 @@ def test_who_watches_a_channel_and_enters_it_is_told_everything_once(
     stage.close()
 
 
+def test_a_broadcast_to_all_that_a_client_watches_has_its_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(TRANSPORTS, "bayeux", BAYEUX)
+    stage = Stage(monkeypatch, Namespaces(), queue_bytes=100_000)
+    alice = stage.attach("alice", transport="bayeux")
+    stage.run(stage.hub.watch_glob(alice.subscriber, Glob("c:", deep=False), again=False))
+    for number in range(20):
+        stage.place(f"c:{number}", b'"%b"' % (b"x" * 30_000))
+    stage.turn()
+    assert len(json.loads(b"[%b]" % b"".join(alice.writes)[:-1])) == 20
+    assert max(map(len, alice.writes)) < 150_000, "beyond that its connection decides"
+    stage.close()
+
+
 def test_who_ends_while_it_begins_to_watch_watches_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

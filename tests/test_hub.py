@@ -191,6 +191,34 @@ def test_a_publication_that_cannot_be_encoded_closes_that_transport_only(
     assert events[1].data == [2], "another channel of the same turn"
 
 
+def test_a_broadcast_to_all_channels_of_a_client_goes_as_it_is_taken(
+    make_stage: MakeStage,
+) -> None:
+    # All at once it would be megabytes for each, made by copying them again and again.
+    stage = make_stage(queue_bytes=100_000)
+    channels = [f"big:{n}" for n in range(20)]
+    alice = stage.attach("alice", *channels)
+    cursor = alice.values[0]["cursor"]
+    poll = stage.attach("alice", *channels, transport="poll", since=cursor)
+    alice.blocked = True
+    for channel in channels:
+        stage.place(channel, *big(1))
+    stage.turn()
+    assert 100_000 < len(alice.body) < 150_000 and 100_000 < len(poll.body) < 150_000
+    stage.publish("big:19", b"1")
+    alice.unblock()
+    assert len(alice.data) == 21 and alice.data[-1] == 1
+    stage.publish("big:0", b"2")
+    assert alice.data[-1] == 2, "live"
+    # What the poll was not told comes with the next one.
+    told = 0
+    while answer := poll_answer(poll):
+        told += len(answer["publications"])
+        if told == 22:
+            break
+        poll = stage.attach("alice", *channels, transport="poll", since=answer["cursor"])
+
+
 # Attach: hold, merge, replay
 
 
