@@ -18,6 +18,8 @@ from push_server.settings import Settings
 
 KEY_BYTES = 32
 API_KEY_NAME = "cms"
+OWN_PORTS = 1024
+"""From here on a server takes a port itself; to those below, a redirect or a proxy leads."""
 
 
 def fresh_values(sites: Sequence[str], public_url: str, post_message: bool) -> dict[str, Any]:
@@ -33,6 +35,9 @@ def fresh_values(sites: Sequence[str], public_url: str, post_message: bool) -> d
         values["site_origins"] = [casts.origin("--site", site) for site in sites]
     if public_url:
         values["public_url"] = casts.origin("--url", public_url)
+        scheme, _, port = casts.split_origin(values["public_url"])
+        if scheme == "http" and port >= OWN_PORTS:
+            values["listen"] = f"127.0.0.1:{port}"
     if sites and public_url and not post_message:
         domain = common_domain([*values["site_origins"], values["public_url"]])
         if domain:
