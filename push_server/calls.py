@@ -89,6 +89,7 @@ class Caller:
         connect_timeout: float,
         answer_limit: int | None = None,
     ) -> None:
+        self._place = url
         unix_path = url.removeprefix("unix:") if url.startswith("unix:/") else None
         self._url = "http://localhost/api" if unix_path else url
         self._connect_timeout = connect_timeout
@@ -122,7 +123,7 @@ class Caller:
             with response:
                 content = response.raw.read(self._answer_limit + 1)
         except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-            raise _failure(error) from error
+            raise _failure(error, self._place) from error
         if len(content) > self._answer_limit:
             raise NoAnswer("answer_malformed", "The answer does not end.")
         return response.status_code, content
@@ -132,14 +133,14 @@ class Caller:
         self._session.close()
 
 
-def _failure(error: Exception) -> PushClientError:
+def _failure(error: Exception, place: str) -> PushClientError:
     """`Unreachable` only if it is certain that the server saw nothing."""
     cause = getattr(error.args[0], "reason", None) if error.args else None
     if isinstance(cause, (NewConnectionError, ConnectTimeoutError)):
-        return Unreachable("unreachable", "No connection to the push server.")
+        return Unreachable("unreachable", f"No connection to {place}.")
     if isinstance(error, requests.Timeout) or "timed out" in str(error):
-        return NoAnswer("timeout", "The push server did not answer in time.")
-    return NoAnswer("no_answer", "The connection to the push server broke before an answer came.")
+        return NoAnswer("timeout", f"No answer from {place} in time.")
+    return NoAnswer("no_answer", f"The connection to {place} broke before an answer came.")
 
 
 class _Waits(threading.local):

@@ -107,6 +107,22 @@ def test_init_writes_a_configuration_that_works(folder: Path) -> None:
     assert "push-server serve --config push-server.toml" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("url", "listen"),
+    [
+        ("http://push.example.com:7000", "127.0.0.1:7000"),
+        # A redirect or a proxy stands there, as without a port.
+        ("http://push.example.com:81", "127.0.0.1:6660"),
+        ("https://push.example.com:7000", "127.0.0.1:6660"),
+    ],
+)
+def test_init_listens_on_the_port_that_browsers_come_to(
+    folder: Path, url: str, listen: str
+) -> None:
+    invoke("init", "--url", url)
+    assert f'\nlisten = ["{listen}"]\n' in "\n" + invoke("check-config").stdout
+
+
 def test_init_lets_the_service_of_a_package_read_the_file(folder: Path) -> None:
     folder.chmod(0o2750)
     result = invoke("init")
@@ -324,7 +340,7 @@ def test_publish_refusals(push: PushServer, folder: Path) -> None:
     assert refused("publish", "cli:bad", "1").startswith("api_keys: needed to publish")
     closed = f"http://127.0.0.1:{free_port()}"
     said = refused("publish", *config, "--url", closed, "cli:bad", "1", status=1)
-    assert said.startswith("unreachable: ")
+    assert said == f"unreachable: No connection to {closed}/api."
 
 
 # listen
