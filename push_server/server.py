@@ -74,6 +74,8 @@ def set_up_log(*, workers: bool = False) -> None:
         else logging.Formatter(f"%(asctime)s{process} %(levelname)s %(message)s")
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # Of a client that has left it names the path, with whatever line ends are in that.
+    logging.getLogger("waitress").setLevel(logging.WARNING)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
@@ -208,6 +210,7 @@ class _House:
         for name in ("SIGTERM", "SIGINT"):
             loop.add_signal_handler(getattr(signal, name), self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # a worker begins without it
         if self._inherited is not None:
             loop.add_reader(self._inherited.lifeline, self._orphaned)
         # What lives as long as the process need not be looked at by every collection.

@@ -111,27 +111,36 @@ class Workers:
 
     def _start_due(self) -> None:
         now = time.monotonic()
-        waiting = []
-        for moment, pause in self._due:
-            if moment <= now:
-                self._start(pause)
-            else:
-                waiting.append((moment, pause))
-        self._due = waiting
+        due = [pause for moment, pause in self._due if moment <= now]
+        self._due = [each for each in self._due if each[0] > now]
+        for pause in due:
+            self._start(pause)
 
     def _start(self, pause: float) -> None:
         bayeux = not any(worker.bayeux for worker in self._running.values())
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # of processes or memory there is no more just now
+            log.warn("worker.refused", reason=error.strerror)
+            self._start_after(pause)
+            return
         if pid == 0:
             self._become_worker(self._handover._replace(mine=bayeux))
         self._running[pid] = _Worker(time.monotonic(), pause, bayeux)
         log.info("worker.started", worker=pid)
 
+    def _start_after(self, pause: float) -> None:
+        """Start a worker after this pause, and the next one, if that fails too, after a longer."""
+        longer = min(2 * pause, PAUSE_SECONDS[1])
+        self._due.append((time.monotonic() + pause, longer))
+
     def _become_worker(self, handover: Handover) -> None:
         status = EXIT_DEAD_THREAD
         try:
             os.close(self._held)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            # Not SIGHUP: until the worker listens for it, it would end it. One that comes meanwhile
+            # waits, so that it is not lost either.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {*SIGNALS} - {signal.SIGHUP})
             inherited = Inherited(self._sockets, self._lifeline, self._ready, handover)
             status = self._serve(self._settings, self._config_path, inherited)
         except BaseException as failure:  # noqa: BLE001  # nothing may go on as a second parent
@@ -155,8 +164,7 @@ class Workers:
             if now - worker.started >= STEADY_SECONDS:
                 self._due.append((now, PAUSE_SECONDS[0]))
             else:
-                longer = min(2 * worker.pause, PAUSE_SECONDS[1])
-                self._due.append((now + worker.pause, longer))
+                self._start_after(worker.pause)
         return None
 
     def _next_ended(self) -> tuple[int, int] | None:

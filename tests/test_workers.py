@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from harness import PushServer
 from ports import free_port
 from redis_server import RedisServer, program
-from waiting import wait_for
+from waiting import PATIENCE, wait_for
 from wire import Ended, Stream
 
 from push_server.brokers import BROKERS, is_shared
@@ -292,6 +292,7 @@ def played(act: str, setting: str = "") -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": root},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -307,7 +308,7 @@ def test_a_worker_that_cannot_start_is_not_started_all_the_time() -> None:
         assert process.stdout is not None
         times = [float(process.stdout.readline().split()[1]) for _ in range(8)]
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     # Two of them, each after 0.1, 0.2 and 0.4 seconds.
     assert times[2] >= 0.1 and times[4] >= 0.3 and times[6] >= 0.7, times
@@ -320,13 +321,13 @@ def test_a_steady_server_outlives_a_worker_that_is_refused() -> None:
         for _ in range(6):
             assert process.stdout.readline().startswith("start")
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
 
 
 def test_the_first_that_is_refused_ends_it() -> None:
     with played("return 2") as process:
-        assert process.wait(10) == EXIT_SETTINGS
+        assert process.wait(PATIENCE) == EXIT_SETTINGS
 
 
 def test_a_worker_that_fails_is_no_second_parent() -> None:
@@ -335,19 +336,68 @@ def test_a_worker_that_fails_is_no_second_parent() -> None:
         for _ in range(4):
             process.stdout.readline()
         process.terminate()
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=PATIENCE)
     assert "ArithmeticError: a fault of the test" in err
     assert "event=worker.failed" in err and "status=70" in err
 
 
+def test_a_reload_waits_for_a_worker_that_is_starting() -> None:
+    act = (
+        "import signal; os.read(go, 1);"
+        "signal.signal(signal.SIGHUP, lambda *_: os.write(1, b'again\\n'));"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP}); time.sleep(60)"
+    )
+    setting = "go = os.open('/dev/stdin', os.O_RDONLY)"
+    with played(act, setting) as process:
+        assert process.stdout is not None and process.stdin is not None
+        for _ in range(2):
+            assert process.stdout.readline().startswith("start")
+        process.send_signal(signal.SIGHUP)
+        signalled = Path(f"/proc/{process.pid}/status")
+        pending = re.compile(r"^ShdPnd:\t0+$", re.M)
+        wait_for(lambda: pending.search(signalled.read_text()))
+        process.stdin.write("xx")
+        process.stdin.flush()
+        for _ in range(2):
+            assert process.stdout.readline() == "again\n"
+        process.terminate()
+        _, err = process.communicate(timeout=PATIENCE)
+    assert "worker.ended" not in err
+
+
+def test_the_others_serve_on_while_there_is_no_process_for_another() -> None:
+    setting = """
+forks, true = [], os.fork
+
+def fork():
+    forks.append(1)
+    if len(forks) in (3, 4):
+        raise BlockingIOError(11, "no process")
+    return true()
+
+os.fork = fork
+"""
+    with played("time.sleep(0.2 * len(forks)); return 1", setting) as process:
+        assert process.stdout is not None
+        for _ in range(5):
+            assert process.stdout.readline().startswith("start")
+        process.terminate()
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert err.count('event=worker.refused reason="no process"') == 2
+
+
 def test_a_worker_that_does_not_end_is_killed() -> None:
-    act = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    act = (
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        " os.write(1, b'deaf\\n'); time.sleep(60)"
+    )
     with played(act, "workers.STOP_SECONDS = 0.5") as process:
         assert process.stdout is not None
-        process.stdout.readline()
-        process.stdout.readline()
-        time.sleep(0.3)
+        deaf = 0
+        while deaf < 2:
+            deaf += process.stdout.readline() == "deaf\n"
         process.terminate()
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert "event=worker.killed workers=2" in err
