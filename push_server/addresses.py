@@ -1,6 +1,6 @@
 """Client addresses, as limits count them.
 
-Pure; imported by the HTTP front and the subscribe door.
+Pure; imported from floor 0 up.
 """
 
 from collections.abc import Iterable

@@ -3,8 +3,8 @@
 Rules. A line never contains a token, a ticket, a key or a payload: callers pass names and
 numbers only. Values that came from outside are quoted as JSON and cut, so that CR, LF or an
 ANSI escape in a request cannot forge a second line. Events that a client can cause are limited
-to ten lines a minute for each (event, address), then counted and summed up in one line, so that
-an attack cannot fill the disk.
+to ten lines a minute for each (event, address), then counted and summed up in one line, and to a
+thousand in all, so that an attack cannot fill the disk.
 
 Imported by everybody; safe in every thread.
 """
@@ -16,16 +16,21 @@ import sys
 import threading
 import time
 
+from push_server.addresses import address_group
 from push_server.errors import PushError
 
 LINES_PER_MINUTE = 10
+LINES_IN_ALL = 1000
+"""A minute, of whatever clients cause, however many addresses they have."""
 FIELD_LIMIT = 512
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+,-]{1,128}")
 
 _logger = logging.getLogger("push_server")
 _lock = threading.Lock()
-_windows: dict[tuple[str, str], list[float]] = {}
+_Windows = dict[tuple[str, str], list[float]]
 """(event, address) -> [start of the minute, lines in it]."""
+_windows: _Windows = {}
+_in_all: _Windows = {}
 
 
 # A net below the rule that callers pass no secrets: a token or ticket, an API key, a signature.
@@ -73,15 +78,26 @@ def rejected(event: str, ip: str, **fields: object) -> None:
         if len(_windows) > 10_000:
             # An attacker with many addresses must not grow this table either.
             _windows.clear()
-        window = _windows.get((event, ip))
-        suppressed = 0
-        if window is None or now - window[0] >= 60:
-            if window is not None:
-                suppressed = int(window[1]) - LINES_PER_MINUTE
-            window = _windows[event, ip] = [now, 0]
-        window[1] += 1
-        if window[1] > LINES_PER_MINUTE:
+        suppressed = _count(_windows, (event, address_group(ip)), LINES_PER_MINUTE, now)
+        if suppressed is None:
             return
-    if suppressed > 0:
+        suppressed_in_all = _count(_in_all, ("", ""), LINES_IN_ALL, now)
+        if suppressed_in_all is None:
+            return
+    if suppressed:
         fields["suppressed"] = suppressed
+    if suppressed_in_all:
+        fields["suppressed_in_all"] = suppressed_in_all
     _logger.info(_line(event, {**fields, "ip": ip}))
+
+
+def _count(windows: _Windows, key: tuple[str, str], limit: int, now: float) -> int | None:
+    """How many lines the last minute was over the limit; None if this one is."""
+    window = windows.get(key)
+    suppressed = 0
+    if window is None or now - window[0] >= 60:
+        if window is not None:
+            suppressed = max(int(window[1]) - limit, 0)
+        window = windows[key] = [now, 0]
+    window[1] += 1
+    return suppressed if window[1] <= limit else None

@@ -19,10 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent / PACKAGE
 
 # To add a module: its name on its floor. A name ending in ".*" stands for a whole folder.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"__init__", "errors", "log", "positions"}),
+    frozenset({"__init__", "addresses", "errors", "log", "positions"}),
     frozenset(
         {
-            "addresses",
             "bridge_settings",
             "casts",
             "config_load",

@@ -2,6 +2,7 @@
 front whose I/O thread is this one."""
 
 import contextlib
+import logging
 import socket
 import struct
 import threading
@@ -20,6 +21,7 @@ from push_server.front.handover import Handover
 from push_server.front.listeners import HEADER_BYTES, Front, Fronts
 from push_server.front.requests import StrictParser, Task
 from push_server.heads import HEADER_COUNT, TARGET_BYTES
+from push_server.server import set_up_log
 from push_server.sockets import address_of, open_socket
 
 GET = b"GET /x HTTP/1.1\r\nHost: push.example\r\n\r\n"
@@ -283,6 +285,28 @@ def test_a_client_that_is_gone_before_the_worker_is_done_is_not_passed_on(scene:
     for channel in scene.server.leaving:
         channel.leave()
     assert scene.taken == []
+
+
+@pytest.fixture
+def as_served(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What a server logs, with the levels that it sets."""
+    loggers = [logging.getLogger(name) for name in ("waitress", "waitress.queue")]
+    levels = [logger.level for logger in loggers]
+    caplog.set_level(logging.INFO)
+    set_up_log()
+    yield caplog
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+def test_58_a_client_that_is_gone_forges_no_line(
+    scene: Scene, as_served: pytest.LogCaptureFixture
+) -> None:
+    # waitress names the path, which is decoded by then.
+    scene.during = scene.channel.handle_close
+    scene.channel.received(GET.replace(b"/x", b"/x%0d%0aevent=forged"))
+    scene.channel.service()
+    assert [each.getMessage() for each in as_served.records] == []
 
 
 def test_only_the_worker_that_took_a_connection_lets_go_of_it(scene: Scene) -> None:

@@ -21,6 +21,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     fake = Clock()
     monkeypatch.setattr(log, "time", fake)
     monkeypatch.setattr(log, "_windows", {})
+    monkeypatch.setattr(log, "_in_all", {})
     caplog.set_level(logging.INFO, "push_server")
     return fake
 
@@ -105,6 +106,25 @@ def test_ten_lines_a_minute_for_each_event_and_address(
     clock.now += 60
     log.rejected("x", "192.0.2.1")
     assert "suppressed" not in caplog.records[-1].getMessage()
+
+
+def test_the_addresses_of_one_network_are_one(caplog: pytest.LogCaptureFixture) -> None:
+    # Whoever has IPv6 has 2^64 addresses.
+    for number in range(100):
+        log.rejected("x", f"2001:db8::{number:x}")
+    log.rejected("x", "2001:db8:0:1::1")
+    assert len(caplog.records) == log.LINES_PER_MINUTE + 1
+
+
+def test_many_addresses_do_not_fill_the_disk(
+    caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    for number in range(25_000):
+        log.rejected("x", f"192.0.{number // 250}.{number % 250}")
+    assert len(caplog.records) == log.LINES_IN_ALL
+    clock.now += 60
+    log.rejected("y", "192.0.2.1")
+    assert caplog.records[-1].getMessage() == "event=y suppressed_in_all=24000 ip=192.0.2.1"
 
 
 def test_many_addresses_do_not_fill_the_memory() -> None:
