@@ -63,7 +63,7 @@ class Lifetimes:
         self._file(subscriber, now + self._heartbeat)
 
     def part(self, subscriber: Subscriber, seconds: float) -> None:
-        """Nothing more will be said to it; it has so long to take what was."""
+        """Nothing more will be said to it; it has so long to begin taking what was."""
         self._wheel.drop(subscriber)
         subscriber.ends = subscriber.warns = time.monotonic() + seconds
         self._file(subscriber, subscriber.ends)
@@ -88,7 +88,10 @@ class Lifetimes:
             self._file(subscriber, now)  # the broker is still reading for it
             return
         if subscriber.parting:
-            subscriber.connection.close("stalled")
+            if subscriber.connection.idle:
+                subscriber.connection.close("stalled")
+            else:  # As long as its client takes anything: the hub cuts who takes too little.
+                self.part(subscriber, self._heartbeat)
             return
         if subscriber.held is not None and len(subscriber.held) > HELD_LIMIT:
             subscriber.connection.close("slow")

@@ -44,7 +44,7 @@ class Clock:
 
 
 class FakeConnection:
-    """A connection that takes everything at once, or nothing while it is `blocked`."""
+    """A connection that takes everything at once, or too little for more while it is `blocked`."""
 
     def __init__(self, hub: Hub, *, keeps_alive: bool = False) -> None:
         self.subscriber: Any = None
@@ -54,6 +54,7 @@ class FakeConnection:
         """Whether writing fails in a way that nobody has foreseen."""
         self._closed = ""
         self._released = False
+        self._stuck_at = 0.0
         self._hub = hub
         self._keeps_alive = keeps_alive
         self._finishing = False
@@ -72,9 +73,20 @@ class FakeConnection:
     def when_idle(self, callback: Callable[[], None]) -> None:
         self._callback = callback
 
+    def stick(self) -> None:
+        """From now on the client takes nothing at all."""
+        self.blocked = True
+        blocked: set[Any] = self._hub.blocked
+        blocked.add(self)
+
+    def stalled(self, now: float, stall_timeout: float) -> bool:
+        self._stuck_at = self._stuck_at or now
+        return now - self._stuck_at > stall_timeout
+
     def unblock(self) -> None:
         """The client takes what was written."""
         self.blocked = False
+        self._hub.blocked.discard(self)
         callback, self._callback = self._callback, None
         if self._finishing:
             self.close("done")
@@ -89,6 +101,7 @@ class FakeConnection:
     def close(self, reason: str) -> None:
         if not self._closed:
             self._closed = reason
+            self._hub.blocked.discard(self)
             self._hub.closed(self, reason)
 
     def release(self) -> bool:

@@ -438,10 +438,33 @@ def test_a_poll_answer_that_nobody_takes_is_dropped_in_the_end(stage: Stage) -> 
     cursor = stage.attach("w", "a").values[0]["cursor"]
     connection = FakeConnection(stage.hub, keeps_alive=True)
     stage.attach("w", "a", transport="poll", since=cursor, keep_alive=True, connection=connection)
-    connection.blocked = True
+    connection.stick()
     stage.publish("a", b"1")
     stage.pass_time(31)
     assert connection.closed() == "stalled"
+
+
+def test_a_poll_answer_may_take_its_time_while_any_of_it_is_taken(stage: Stage) -> None:
+    cursor = stage.attach("w", "a").values[0]["cursor"]
+    connection = FakeConnection(stage.hub, keeps_alive=True)
+    stage.attach("w", "a", transport="poll", since=cursor, keep_alive=True, connection=connection)
+    connection.blocked = True
+    stage.publish("a", b"1")
+    stage.pass_time(120)
+    connection.unblock()
+    assert connection.released() and not connection.closed()
+    stage.hub.drain(0)
+    stage.check_empty()
+
+
+def test_who_has_taken_the_last_word_and_does_not_close_is_closed(stage: Stage) -> None:
+    alice = stage.attach("alice", "room")
+    alice.blocked = True
+    stage.hub.drain(0)
+    alice.blocked = False  # and it waits for the client to close, as a WebSocket does
+    stage.pass_time(31)
+    assert alice.closed() == "stalled"
+    stage.check_empty()
 
 
 def test_a_poll_is_not_held_past_its_token(stage: Stage) -> None:
@@ -614,7 +637,8 @@ def test_nothing_is_delivered_behind_a_last_word(stage: Stage, cause: str) -> No
 
 def test_a_last_word_that_is_not_taken_is_dropped_in_the_end(stage: Stage) -> None:
     alice, bob = stage.attach("alice", "room"), stage.attach("bob", "room")
-    alice.blocked = bob.blocked = True
+    alice.stick()
+    bob.stick()
     stage.hub.drain(1)
     stage.hub.drain(1)
     assert alice.words == ["hello", "reconnect"]
@@ -734,6 +758,7 @@ def test_an_endless_replay_does_not_outlive_the_token(stage: Stage) -> None:
     assert "ping" not in back.words and "expiring" in back.words
     stage.pass_time(11)
     assert back.words[-1] == "reconnect"
+    back.stick()
     stage.pass_time(31)
     assert back.closed()
 
