@@ -11,6 +11,7 @@ from itsdangerous import Signer, URLSafeSerializer
 
 from push_server import tokens
 from push_server.tokens import (
+    CLAIM_SECONDS,
     LEEWAY,
     LIFETIME_LIMIT,
     TICKET_SECONDS,
@@ -284,6 +285,15 @@ def test_a_ticket_ends() -> None:
     ticket = KEYS.issue_ticket(KEYS.verify(KEYS.issue(claims()), NOW), NOW)
     with pytest.raises(InvalidToken) as error:
         KEYS.open_ticket(ticket, NOW + TICKET_SECONDS + 0.1)
+    assert error.value.reason == "ticket_expired"
+
+
+def test_a_ticket_is_not_good_again_when_the_clock_is_set_back() -> None:
+    ticket = KEYS.issue_ticket(KEYS.verify(KEYS.issue(claims()), NOW), NOW)
+    behind = NOW + TICKET_SECONDS - CLAIM_SECONDS
+    assert KEYS.open_ticket(ticket, behind)[0].user == "42"
+    with pytest.raises(InvalidToken) as error:
+        KEYS.open_ticket(ticket, behind - 0.1)
     assert error.value.reason == "ticket_expired"
 
 

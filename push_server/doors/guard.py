@@ -13,7 +13,7 @@ from push_server.doors.context import Context
 from push_server.doors.request import Request
 from push_server.errors import BadInput, Denied, Misdirected, Unauthorized
 from push_server.settings import Settings
-from push_server.tokens import TICKET_SECONDS, Grant, InvalidToken
+from push_server.tokens import CLAIM_SECONDS, Grant, InvalidToken
 
 _TOKEN_NAMES = frozenset({"token", "access_token", "auth", "authorization", "bearer", "jwt"})
 _LIKE_A_TOKEN = re.compile(r"\.?[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{43}=*")
@@ -145,7 +145,7 @@ def _bearer(request: Request) -> str:
 
 def _spend_ticket(text: str, context: Context) -> Grant:
     grant, ticket_id = context.tokens.open_ticket(text, time.time())
-    first = context.crossing.call(context.broker.claim(f"ticket:{ticket_id}", 2 * TICKET_SECONDS))
+    first = context.crossing.call(context.broker.claim(f"ticket:{ticket_id}", CLAIM_SECONDS))
     if not first:
         raise InvalidToken("replay")
     return grant

@@ -8,7 +8,7 @@ import time
 from push_server.doors.context import Context
 from push_server.errors import BadInput, Denied
 from push_server.subscriber import Subscriber
-from push_server.tokens import TICKET_SECONDS, Grant, InvalidToken
+from push_server.tokens import CLAIM_SECONDS, Grant, InvalidToken
 
 
 def verified(context: Context, token: object) -> Grant:
@@ -26,7 +26,7 @@ async def opened(context: Context, ticket: object) -> Grant:
     if not isinstance(ticket, str):
         raise BadInput("params", "ticket is a string.")
     grant, ticket_id = context.tokens.open_ticket(ticket, time.time())
-    if not await context.broker.claim(f"ticket:{ticket_id}", 2 * TICKET_SECONDS):
+    if not await context.broker.claim(f"ticket:{ticket_id}", CLAIM_SECONDS):
         raise InvalidToken("replay")
     if context.revocations.covers(grant.user, grant.session, grant.token_id, grant.issued):
         raise InvalidToken("revoked")
