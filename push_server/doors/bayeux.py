@@ -32,6 +32,8 @@ HOLD_SECONDS = 25.0
 EVENT_SOURCE_SECONDS = 10.0
 """Between the connects of a client whose messages come another way."""
 GLOBS_LIMIT = 16
+VERSION = "1.0"
+"""Of the protocol."""
 POLLING, CROSS_ORIGIN, CALLBACK, WEBSOCKET, EVENT_SOURCE = (
     "long-polling",
     "cross-origin-long-polling",
@@ -169,6 +171,10 @@ class Bayeux:
 
     async def _handshake(self, message: Message, ip: str) -> Reply:
         settings = self.context.settings
+        minimum = message.get("minimumVersion", VERSION)
+        # As text: "0.9" and "1" come before "1.0"; "1.1", "2.0" and "10.0" after it.
+        if not isinstance(minimum, str) or minimum > VERSION:
+            raise BadInput("bayeux_version", f"This is Bayeux {VERSION}.")
         offered = message.get("supportedConnectionTypes")
         types = [POLLING, CROSS_ORIGIN, WEBSOCKET, EVENT_SOURCE]
         if settings.jsonp:
@@ -213,8 +219,8 @@ class Bayeux:
             }
         }
         return {
-            "version": "1.0",
-            "minimumVersion": "1.0",
+            "version": VERSION,
+            "minimumVersion": VERSION,
             "supportedConnectionTypes": types,
             "clientId": identity,
             "advice": _advice(0, HOLD_SECONDS),
@@ -339,6 +345,8 @@ def _error(error: PushError) -> str:
     """Bayeux's form: code, arguments, text."""
     if error.code == "channel_malformed":
         return f"405::{error.message}"
+    if error.code == "bayeux_version":
+        return f"300::{error.message}"
     if error.code == "connection_types":
         return f"301::{error.message}"
     return f"{error.status}:{error.code}:{error.message}"
