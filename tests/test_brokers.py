@@ -465,6 +465,23 @@ async def test_history_by_bytes(world: World) -> None:
 
 
 @in_loop
+async def test_memory_keeps_nothing_of_channels_that_are_quiet_for_long(tmp_path: Path) -> None:
+    world = World("memory", tmp_path)
+    namespaces = {"brief": Namespace(history_ttl=10), "long": Namespace(history_ttl=10_000)}
+    async with world.open(**namespaces) as broker:
+        assert isinstance(broker, MemoryBroker)
+        for number in range(100):
+            await broker.publish([ask(f"brief:{number}", 1), ask(f"long:{number}", 1)])
+        world.now += 11
+        await publish(broker, "a", *range(150))
+        for number in range(150, 201):
+            await publish(broker, "a", number)
+        keeping = {channel for channel, log in broker._logs.items() if log.window}
+        assert keeping == {"a", *(f"long:{number}" for number in range(100))}
+        assert await publish(broker, "brief:7", 2) == [2]
+
+
+@in_loop
 async def test_namespaces_can_change_while_running(world: World) -> None:
     async with world.open(a=Namespace(history_size=100)) as broker:
         await publish(broker, "a", *range(1, 51))

@@ -71,6 +71,8 @@ class MemoryBroker(Broker):
         super().__init__(namespaces, deliver, revoked, clock)
         self.epoch = new_epoch(clock())
         self._logs: dict[str, ChannelLog] = {}
+        self._keeping: OrderedDict[str, None] = OrderedDict()
+        """The channels that keep publications; the first was looked at longest ago."""
         self._spent: OrderedDict[tuple[str, str], _Spent] = OrderedDict()
         self._claims = Claims()
 
@@ -84,6 +86,7 @@ class MemoryBroker(Broker):
         """Place each request, then deliver what is new, channel by channel."""
         now = self.clock()
         self._forget(now)
+        self._sweep(now, len(requests))
         placed: dict[str, list[Publication]] = {}
         answers = [self._place(request, now, placed) for request in requests]
         for channel, publications in placed.items():
@@ -105,6 +108,7 @@ class MemoryBroker(Broker):
             log = self._logs[channel] = ChannelLog(self._origin())
         publication = Publication.place(request, self.epoch, log.head.offset + 1, now)
         log.append(publication, keep)
+        self._keeping[channel] = None
         placed.setdefault(channel, []).append(publication)
         offset = publication.position.offset
         self._spent[channel, request.id] = _Spent(offset, data_digest, remember_until(now, keep))
@@ -116,6 +120,18 @@ class MemoryBroker(Broker):
         # the ids after it a little longer, which harms nobody.
         while self._spent and next(iter(self._spent.values())).expires <= now:
             self._spent.popitem(last=False)
+
+    def _sweep(self, now: float, new: int) -> None:
+        """Drop what is too old in channels that are quiet, as many as are published to.
+
+        The head of a channel stays: its offsets must not begin again.
+        """
+        for _ in range(min(new, len(self._keeping))):
+            channel, _ = self._keeping.popitem(last=False)
+            log = self._logs[channel]
+            log.trim(self.namespaces.of(channel), now)
+            if log.window:
+                self._keeping[channel] = None
 
     def _origin(self) -> Position:
         return Position(self.epoch, 0, START_TAG)
