@@ -218,6 +218,6 @@ def test_quickstart_page_uses_what_the_script_has(blocks: dict[str, list[str]]) 
     (page,) = blocks["html"]
     script = (ROOT / "push_server/browser/push.js").read_text("utf-8")
     options = re.findall(r"^ +(\w+): ", page, re.MULTILINE)
-    assert options == ["server", "documentDomain", "token"]
+    assert options == ["server", "token"]
     for name in [*options, *re.findall(r"push\.(\w+)\(", page)]:
         assert re.search(rf"\b{name}\b", script), name

@@ -20,7 +20,9 @@ POST = "postMessage"
         ("example.test", "", DOMAIN),
         ("example.test", "?0", DOMAIN),
         ("example.test", "?1", DOMAIN),
-        # Either side alone is not enough, and another domain is none.
+        # A page that says nothing goes by what the server says.
+        ("server", "", DOMAIN),
+        # It may refuse, and another domain is none.
         ("", "", POST),
         ("test", "", POST),
         ("elsewhere.test", "", POST),

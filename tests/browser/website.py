@@ -7,7 +7,7 @@ What a page does is said in its query, so that one site serves all tests:
 ``ttl``       how many seconds its tokens still hold
 ``age``       how many seconds ago they were issued
 ``channels``  what it subscribes to, separated by commas, besides the user's own channel
-``domain``    the `documentDomain` option
+``domain``    the `documentDomain` option; ``server`` leaves it out
 ``share``     the `share` option
 ``transports`` those it may use, separated by commas
 ``cluster``   an ``Origin-Agent-Cluster`` header for the page
@@ -159,7 +159,7 @@ class Site:
         channels = [name for name in query.get("channels", "").split(",") if name]
         options = {
             "push": push,
-            "domain": query.get("domain", ""),
+            "domain": None if query.get("domain") == "server" else query.get("domain", ""),
             "share": query.get("share", "auto"),
             "transports": query["transports"].split(",") if "transports" in query else None,
             "channels": [f"user:{user}", *channels],

@@ -309,7 +309,8 @@
    * @typedef {object} Options
    * @property {string} server address of the push server
    * @property {TokenSource} token where this page gets a token from
-   * @property {string} [documentDomain] as configured on the push server; "" for postMessage
+   * @property {string} [documentDomain] as configured on the push server, which says it itself where
+   *   this is left out; "" for postMessage
    * @property {string} [since] the cursor that the page's content corresponds to
    * @property {"auto" | "worker" | "locks" | "lease" | "none"} [share] how the pages of a user
    *   come to share one connection: the best way there is, one in particular, or not at all
@@ -336,7 +337,7 @@
 
   class Page {
     /** @param {Options} options */
-    constructor({ server, token, documentDomain = "", since, share = "auto", transports }) {
+    constructor({ server, token, documentDomain, since, share = "auto", transports }) {
       this.instance = randomId();
       this._server = new URL(server, location.href);
       this._desk = new TokenDesk(token, (code, message) => this._fail(code, message));
@@ -517,7 +518,8 @@
     /** @param {{version: string, documentDomain: string}} frame */
     _start({ version, documentDomain }) {
       this._version = version;
-      const agreed = documentDomain === this._documentDomain && shareDomain(documentDomain);
+      const wanted = this._documentDomain ?? documentDomain;
+      const agreed = documentDomain === wanted && shareDomain(documentDomain);
       this._frame.start({
         key: this._key, instance: this.instance, token: this._token,
         channels: [...this._subscribers.keys()], since: this._since, share: this._share,
