@@ -21,7 +21,7 @@ import pytest
 from harness import PushServer
 from test_brokers import ask, head_of, in_loop, published
 from test_sqlite import House, posts, refusal
-from waiting import until, wait_for
+from waiting import PATIENCE, until, wait_for
 
 from push_server.brokers import sqlite_file, sqlite_store, writer
 from push_server.brokers.sqlite import SQLiteBroker
@@ -108,7 +108,7 @@ Result = TypeVar("Result")
 
 async def patiently(call: Callable[[], Awaitable[Result]]) -> Result:
     """The result, once the log that was found damaged has been replaced."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             return await call()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from harness import ApiError, PushServer
 from redis_server import RedisServer, program
-from waiting import retried, wait_for
+from waiting import PROMPT, retried, wait_for
 from wire import Refused
 
 Factory = Callable[..., PushServer]
@@ -62,11 +62,9 @@ def test_a_revocation_reaches_both_nodes(pair: tuple[PushServer, PushServer]) ->
     one, two = pair
     token = one.token("7")
     with one.sse(token, "room") as here, two.sse(token, "room") as there:
-        started = time.monotonic()
         one.api("revoke", sid="session-7")
         for reader in (here, there):
-            assert reader.until_end(timeout=1)[-1].control == "revoked"
-        assert time.monotonic() - started < 1.0
+            assert reader.until_end(PROMPT)[-1].control == "revoked"
     for node in pair:
         with pytest.raises(Refused) as refused:
             node.sse(token, "room")
@@ -86,7 +84,7 @@ def test_redis_away_and_back(pair: tuple[PushServer, PushServer], own: RedisServ
         started = time.monotonic()
         with pytest.raises(ApiError) as failed:
             one.api("publish", channel="room", data=2, id="m2")
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < PROMPT
         assert failed.value.response.status == 503
         assert failed.value.response.error == "broker_unavailable"
         assert failed.value.response.header("Retry-After")
@@ -103,7 +101,7 @@ def test_redis_away_and_back(pair: tuple[PushServer, PushServer], own: RedisServ
         for reader in (here, there):
             told: list[tuple[str, bool | None]] = []
             while len(told) < 2:
-                message = reader.next(timeout=5).value
+                message = reader.next().value
                 if message.get("type") != "ping":
                     told.append((message.get("type", "m2"), message.get("degraded")))
             assert sorted(told) == [("degraded", False), ("m2", None)], "and no reset"
@@ -132,9 +130,9 @@ def test_a_log_lost_while_clients_are_connected(
         own.cli("FLUSHALL")
         two.api("publish", channel="room", data=2)
         for reader in (here, there):  # comes instead of it: whoever loads anew has it
-            reset = reader.control("reset", timeout=3)
+            reset = reader.control("reset")
             if reset["channels"] != ["room"]:  # whoever looks once a second has seen it first
-                reset = reader.control("reset", timeout=3)
+                reset = reader.control("reset")
             assert (reset["channels"], reset["reason"]) == (["room"], "epoch")
         one.api("publish", channel="room", data=3)
         for reader in (here, there):
@@ -172,17 +170,15 @@ def test_stats_and_channels_speak_of_all_nodes(
             }
             assert found["channels"]["room"]["nodes"] == dict.fromkeys(stats["nodes"], 1)
             assert len(found["channels"]["hall"]["nodes"]) == 1 and found["complete"]
-        # One that is killed is not waited for; one that is stopped is, for less than a second.
+        # One that is killed is not waited for; one that is stopped is, for a moment.
         two.signal(signal.SIGSTOP)
         started = time.monotonic()
         stats = one.api("stats")
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < PROMPT
         assert (stats["connections"], stats["complete"], len(stats["nodes"])) == (1, False, 1)
         two.kill()
-        wait_for(lambda: one.api("stats")["complete"], seconds=2)
-        started = time.monotonic()
+        wait_for(lambda: one.api("stats")["complete"], "it is not waited for")
         assert one.api("channels")["complete"]
-        assert time.monotonic() - started < 0.5
         # What only the broker sees is counted where everything else is.
         own.cli("PUBLISH", "push:0/all", "nonsense")
         wait_for(lambda: one.api("stats").get("dropped.bus"))
@@ -198,15 +194,13 @@ def test_disconnect_reaches_all_nodes(pair: tuple[PushServer, PushServer]) -> No
         two.sse(two.token("8"), "room") as other,
     ):
         one.api("publish", channel="room", data=1)
-        started = time.monotonic()
         assert one.api("disconnect", user="7") == {"closed": 2, "complete": True}
         for reader in (here, there):
-            last = reader.until_end(timeout=1)[-1]
+            last = reader.until_end(PROMPT)[-1]
             assert (last.control, last.value["reason"]) == ("reconnect", "asked")
-        assert time.monotonic() - started < 1.0
         # No right was taken away.
         with one.sse(one.token("7"), "room", since=last.cursor) as again:
             assert again.control("recovered")["channels"]
         assert two.api("disconnect", user="8", sid="session-7")["closed"] == 0
         assert two.api("disconnect", sid="session-8")["closed"] == 1
-        assert other.until_end(timeout=1)[-1].value["reason"] == "asked"
+        assert other.until_end(PROMPT)[-1].value["reason"] == "asked"

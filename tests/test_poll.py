@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from contract import fresh, subscribers
 from harness import PushServer
-from waiting import wait_for
+from waiting import PROMPT, wait_for
 from wire import read_response, request_bytes
 
 pytestmark = pytest.mark.usefixtures("unharmed")
@@ -76,7 +76,7 @@ def test_poll_answers_at_once_without_a_cursor(push: PushServer, name: str) -> N
     start = time.monotonic()
     with push.poll(push.token(name)) as reader:
         assert reader.position
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < PROMPT
 
 
 def test_poll_holds_until_something_is_published(push: PushServer, name: str) -> None:
@@ -87,10 +87,8 @@ def test_poll_holds_until_something_is_published(push: PushServer, name: str) ->
         thread.start()
         wait_for(lambda: subscribers(push, channel) == 1, "the poll waits")
         assert answers == []
-        start = time.monotonic()
         push.api("publish", channel=channel, data=1)
-        thread.join(5)
-        assert time.monotonic() - start < 2
+        thread.join(PROMPT)
         assert [p["data"] for p in answers[0]["publications"]] == [1]
 
 
@@ -99,7 +97,7 @@ def test_poll_answers_when_its_time_is_over(push: PushServer, name: str) -> None
         before = reader.position
         start = time.monotonic()
         answer = reader.answer(hold=1)
-        assert 0.7 < time.monotonic() - start < 3
+        assert 0.7 < time.monotonic() - start < 1 + PROMPT
         assert answer["publications"] == []
         assert answer["cursor"] == before
         assert reader.answer(hold=0)["publications"] == []
@@ -113,7 +111,7 @@ def test_an_interval_poll_is_never_held(push: PushServer, name: str) -> None:
         for _ in range(3):
             answer = reader.answer(hold=20)
             assert (answer["publications"], answer["cursor"]) == ([], before)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 3 * PROMPT
         assert reader.connections == 1
 
 
@@ -173,4 +171,4 @@ def test_a_poll_is_not_held_past_its_token(push: PushServer, name: str) -> None:
     with push.poll(token, "late:1") as reader:
         start = time.monotonic()
         reader.answer(hold=20, timeout=20)
-        assert time.monotonic() - start < 8
+        assert time.monotonic() - start < 3 + PROMPT

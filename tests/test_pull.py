@@ -5,6 +5,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from harness import SITE, PushServer
+from waiting import PATIENCE
 from wire_classic import Page, again
 
 pytestmark = pytest.mark.usefixtures("unharmed")
@@ -32,12 +33,12 @@ def test_it_shows_what_was_published_last_and_goes_on(push: PushServer) -> None:
 
 
 def test_it_ends_with_the_token(push: PushServer) -> None:
-    token = push.token("short", ttl=-58)  # two seconds of the leeway are left
+    token = push.token("short", ttl=-57)  # three seconds of the leeway are left
     first = push.get("/pull?every=1", token=token)
     assert Page(first).items == []
     target = again(first)[1]
     push.remember(parse_qs(urlsplit(target).query)["ticket"][0])
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while (answer := push.get(target)).status == 200:
         assert time.monotonic() < deadline
         target = again(answer)[1]

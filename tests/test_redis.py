@@ -257,6 +257,7 @@ async def test_ids_and_claims_hold_on_all_nodes(redis: RedisServer) -> None:
         assert sorted(got) == [False] * 9 + [True]
 
 
+@pytest.mark.usefixtures("no_ticks")
 @in_loop
 async def test_a_revocation_reaches_all_nodes_and_those_that_come_later(
     redis: RedisServer,
@@ -265,10 +266,8 @@ async def test_a_revocation_reaches_all_nodes_and_those_that_come_later(
     now = time.time()
     async with nodes(redis, 2, prefix) as (one, two):
         revocation = Revocation("sid", 's\n"1', now, now + 100)
-        started = time.monotonic()
         await one.broker.revoke(revocation)
-        await until(lambda: two.revoked, seconds=1.0)
-        assert time.monotonic() - started < 1.0
+        await until(lambda: two.revoked)
         assert one.revoked == two.revoked == [revocation]
         await one.broker.revoke(Revocation("user", "7", now - 10, now - 5))
     async with nodes(redis, 1, prefix) as (three,):
@@ -320,18 +319,17 @@ async def test_a_killed_command_connection_comes_back(own: RedisServer) -> None:
 
 
 @in_loop
-async def test_a_deaf_bus_is_noticed_within_five_seconds(own: RedisServer) -> None:
+async def test_a_deaf_bus_is_noticed(own: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_broker, "TICK", 0.2)
     async with nodes(own, 2) as (one, two):
         # The connection lives, Redis believes to be heard, and nothing comes through.
         bus = two.broker._bus
         heard, connections = bus._heard, bus._connections
         bus._heard = lambda *_: None
-        started = time.monotonic()
         await publish(one.broker, "a", 1)
         await until(lambda: bus._connections > connections)
         bus._heard = heard
         await until(lambda: two.offsets() == [1])
-        assert time.monotonic() - started < 5.0
 
 
 @pytest.mark.usefixtures("no_ticks")
@@ -438,7 +436,7 @@ async def test_a_frozen_redis_mixes_no_replies(own: RedisServer) -> None:
         for call in calls[::3]:
             call.cancel()  # clients hang up while their command is on its way
         answers = await asyncio.gather(*calls, return_exceptions=True)
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < 2 * redis_connection.PATIENCE, "not one by one"
         for call, answer in zip(calls, answers, strict=True):
             if not call.cancelled():
                 assert isinstance(answer, list) and isinstance(answer[0], Unavailable)

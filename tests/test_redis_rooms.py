@@ -20,7 +20,7 @@ from push_server.brokers.redis_connection import (
     ResponseError,
     reason_of,
 )
-from push_server.brokers.redis_link import BATCH_READS
+from push_server.brokers.redis_link import BATCH_READS, READ_PATIENCE
 from push_server.brokers.redis_url import parse_redis_url
 from push_server.errors import PushError, Unavailable
 from push_server.history import EPOCH
@@ -342,11 +342,10 @@ async def test_reading_outlives_a_break_that_publishing_does_not(own: RedisServe
         started = time.monotonic()
         (answer,) = await node.broker.publish([ask("a", 1)])
         assert isinstance(answer, Unavailable)
-        assert PATIENCE <= time.monotonic() - started < 2.0
+        assert PATIENCE <= time.monotonic() - started < READ_PATIENCE
         await until(lambda: not node.broker._link.up)
         own.thaw()
         assert (await reading).reset is None
-        assert time.monotonic() - started < 5.0
 
 
 @in_loop

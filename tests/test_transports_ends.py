@@ -26,7 +26,7 @@ from contract import (
     told,
 )
 from harness import PushServer
-from waiting import wait_for
+from waiting import PROMPT, wait_for
 from wire import Ended, Message, Receiver, Refused, read_response, request_bytes
 
 pytestmark = pytest.mark.usefixtures("unharmed")
@@ -79,7 +79,7 @@ def test_heartbeats_and_the_greatest_age(
             else:  # its connects are its heartbeat
                 assert said == []
             assert {(each.control, each.cursor) for each in said} <= {("ping", cursors[transport])}
-        assert 2 < time.monotonic() - begun < 15
+        assert time.monotonic() - begun > 2
 
 
 def test_a_stream_ends_with_its_token(push: PushServer, name: str) -> None:
@@ -108,7 +108,7 @@ def test_a_stream_ends_with_its_token(push: PushServer, name: str) -> None:
 
 
 @over(*HELD, "multipart")
-def test_revoke_ends_it_within_a_second(push: PushServer, name: str, transport: str) -> None:
+def test_revoke_ends_it_at_once(push: PushServer, name: str, transport: str) -> None:
     """And nothing that is published then comes to it, not even in the same breath."""
     channel = f"revoke:{name}"
     token = push.token(name)
@@ -119,7 +119,7 @@ def test_revoke_ends_it_within_a_second(push: PushServer, name: str, transport: 
         secret = {"channel": channel, "data": thing(transport, 1)}
         push.api_batch([("revoke", {"user": name}), ("publish", secret)])
         said = last_words(reader)
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < PROMPT
         assert all(message.control for message in said)
         if transport in CARRIERS:
             assert said[-1].control == "revoked"

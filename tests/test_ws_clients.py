@@ -18,6 +18,7 @@ import pytest
 import websocket
 from echo_server import EchoServer
 from harness import SITE, PushServer
+from waiting import PATIENCE
 from websockets.sync.client import connect
 from websockets.typing import Origin
 from wire_ws import BINARY, CLOSE, CONT, PING, PONG, TEXT, Frame, Upgraded, frame
@@ -190,7 +191,7 @@ def wstest() -> Path:
     """The program of the suite; skips where it cannot be had."""
     if not WSTEST.exists() or WSTEST.stat().st_mtime < AUTOBAHN.stat().st_mtime:
         done = subprocess.run(
-            [AUTOBAHN], capture_output=True, text=True, timeout=240, check=False
+            [AUTOBAHN], capture_output=True, text=True, timeout=400, check=False
         )
         if done.returncode:
             missing = f"needs Autobahn|Testsuite: {(done.stderr or done.stdout).strip()[-300:]}"
@@ -213,7 +214,7 @@ def test_autobahn(echo: EchoServer, wstest: Path, tmp_path: Path) -> None:
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     subprocess.run(
         [wstest, "-m", "fuzzingclient", "-s", "spec.json"],
-        cwd=tmp_path, timeout=150, check=True,
+        cwd=tmp_path, timeout=400, check=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )
     cases = json.loads((tmp_path / "reports" / "index.json").read_text())["echo"]
@@ -243,12 +244,12 @@ def test_websockets_client(push: PushServer) -> None:
     url = f"ws://127.0.0.1:{push.port}/subscribe/ws"
     with connect(url, origin=Origin(SITE)) as client:
         client.send(json.dumps(hello))
-        assert json.loads(client.recv(5))["type"] == "hello"
-        client.ping().wait(5)
+        assert json.loads(client.recv(PATIENCE))["type"] == "hello"
+        assert client.ping().wait(PATIENCE)
         for text in ("žluťoučký €\u2028", "x" * 100_000):
             params = {"channel": channel, "data": text}
             client.send(json.dumps({"id": 2, "method": "publish", "params": params}))
-            got = [json.loads(client.recv(5)) for _ in range(2)]
+            got = [json.loads(client.recv(PATIENCE)) for _ in range(2)]
             assert {"result"} <= {key for value in got for key in value}
             assert text in [value.get("data") for value in got]
     assert client.protocol.close_code == 1000
@@ -257,7 +258,7 @@ def test_websockets_client(push: PushServer) -> None:
 def test_websocket_client(push: PushServer) -> None:
     hello, channel = scenario(push, "wsclient")
     client = websocket.create_connection(
-        f"ws://127.0.0.1:{push.port}/subscribe/ws", origin=SITE, host=push.host, timeout=5
+        f"ws://127.0.0.1:{push.port}/subscribe/ws", origin=SITE, host=push.host, timeout=PATIENCE
     )
     try:
         client.send(json.dumps(hello))
@@ -267,7 +268,7 @@ def test_websocket_client(push: PushServer) -> None:
         client.ping("?")
         assert client.recv_data(control_frame=True) == (PONG, b"?")
     finally:
-        client.close(timeout=3)
+        client.close(timeout=int(PATIENCE))
     assert not client.connected
 
 
@@ -309,6 +310,6 @@ def test_node(push: PushServer) -> None:
     url = f"ws://127.0.0.1:{push.port}/subscribe/ws"
     done = subprocess.run(
         [node, *flags, "-e", NODE, url, hello["params"]["token"], channel],
-        capture_output=True, text=True, timeout=20, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
     )
     assert done.stdout.split() == ["žluťoučký", "€", "1000", "true"], done

@@ -15,6 +15,10 @@ from typing import Any, TypeVar
 PATIENCE = 20.0
 """Seconds after which something is taken for missing; long, because test machines are slow."""
 
+PROMPT = 5.0
+"""Seconds in which that is done which is done at once, on a machine that stalls for a moment, too;
+what waits for one of our timers takes longer."""
+
 PAUSE = 0.01
 
 Result = TypeVar("Result")

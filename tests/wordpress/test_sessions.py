@@ -3,13 +3,10 @@
 import time
 
 import pytest
-from waiting import wait_for
+from waiting import PROMPT, wait_for
 
 from wordpress.site import Visitor, WordPress
 from wordpress.story import AJAX, listening, logout, the_list, told
-
-PROMPT = 2.0
-"""Seconds within which a revocation ends a stream."""
 
 
 def test_a_logout_ends_one_session_and_leaves_the_other(site: WordPress) -> None:
