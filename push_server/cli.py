@@ -33,6 +33,7 @@ from push_server.tokens import LIFETIME_LIMIT, TokenKeys
 
 DEFAULT_CONFIG = "push-server.toml"
 TOKEN_SECONDS = 3600
+LINES = "-"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -245,17 +246,24 @@ def token_claims(
 @main.command()
 @config_option
 @click.argument("channel")
-@click.argument("data")
+@click.argument("data", required=False)
 @click.option("--id", "publication_id", help="Publishing an id again publishes nothing twice.")
 @click.option("--key", "key_name", help="Name of the API key to sign with; the first if left out.")
 @click.option("--url", help="The internal API, if it is not where internal_listen says.")
-def publish(config_path: str | None, channel: str, data: str, publication_id: str | None,
+def publish(config_path: str | None, channel: str, data: str | None, publication_id: str | None,
             key_name: str | None, url: str | None) -> None:
     """Publish DATA, which is JSON, to CHANNEL.
 
-    With - for DATA, every line of the input is published. What went out is printed with the
-    place it got.
+    The place it got is printed. With - for DATA, every line of the input is published; with a
+    single - each line says where to, as {"channel": …, "data": …}, with an "id" if you like.
     """
+    where_to: str | None = channel
+    if data is None:
+        if channel != LINES:
+            raise click.UsageError("Missing argument 'DATA'.")
+        where_to, data = None, LINES
+    if data == LINES and publication_id:
+        raise click.UsageError("--id is for one publication; after a single - lines have their own")
     settings, _ = read_settings(config_path, serving=False)
     # Here and not above: no other command needs an HTTP client, and importing one takes time.
     from push_server.client import PushClient
@@ -268,8 +276,8 @@ def publish(config_path: str | None, channel: str, data: str, publication_id: st
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     with client:
-        if data == "-":
-            feed = Feed(client, channel, settings.max_body, show=sys.stderr.isatty())
+        if data == LINES:
+            feed = Feed(client, where_to, settings.max_body, show=sys.stderr.isatty())
             try:
                 feed.run(sys.stdin.buffer)
             except FeedError as error:

@@ -1,4 +1,4 @@
-"""Publishing a stream of lines: ``push-server publish CHANNEL -``.
+"""Publishing a stream of lines: ``push-server publish CHANNEL -``, or ``push-server publish -``.
 
 A thread reads, the caller's thread publishes. Whatever has been read while one request was under
 way goes into the next one: a file is published in large batches, and a line typed by hand, or
@@ -38,9 +38,11 @@ _Read = _Line | FeedError | None
 
 
 class Feed:
-    """Publishes lines of JSON to one channel, in order."""
+    """Publishes lines of JSON, in order: to one channel, or each where it says."""
 
-    def __init__(self, client: PushClient, channel: str, max_body: int, *, show: bool) -> None:
+    def __init__(
+        self, client: PushClient, channel: str | None, max_body: int, *, show: bool
+    ) -> None:
         self.published = 0
         self._client = client
         self._channel = channel
@@ -79,6 +81,9 @@ class Feed:
             except (ValueError, RecursionError) as error:
                 self._lines.put(FeedError(f"line {number} is not JSON: {error}"))
                 return
+            if self._channel is None and not isinstance(value, dict):
+                self._lines.put(FeedError(f'line {number} is no {{"channel": …, "data": …}}'))
+                return
             self._lines.put(_Line(number, value, size))
         self._lines.put(None)
 
@@ -104,8 +109,12 @@ class Feed:
         return batch
 
     def _publish(self, batch: list[_Line]) -> None:
+        channel = self._channel
         commands = [
-            {"method": "publish", "params": {"channel": self._channel, "data": line.value}}
+            {
+                "method": "publish",
+                "params": {"channel": channel, "data": line.value} if channel else line.value,
+            }
             for line in batch
         ]
         result = self._client.batch(commands)

@@ -308,6 +308,21 @@ def test_publish_lines(push: PushServer) -> None:
     assert [publication["data"]["n"] for publication in kept] == list(range(700))
 
 
+def test_publish_lines_that_say_where_they_go(push: PushServer) -> None:
+    config = str(push.config_file)
+    line = '{"channel": "cli:each", "data": 1, "id": "line"}\n'
+    other = '{"channel": "cli:other", "data": 2}'
+    result = invoke("publish", "--config", config, "-", input=line + other)
+    assert result.stderr == "2 published\n"
+    invoke("publish", "--config", config, "-", input=line)
+    for channel, data in (("cli:each", 1), ("cli:other", 2)):
+        history = push.api("history", channel=channel)
+        assert [kept["data"] for kept in history["publications"]] == [data]
+    for wrong, said in (("7", "line 1 is no {"), ('{"channel": "cli:each"}', "line 1: params")):
+        result = invoke("publish", "--config", config, "-", input=wrong)
+        assert result.exit_code == 1 and f"push-server: {said}" in result.stderr
+
+
 def test_publish_stops_at_a_line_that_is_not_json(push: PushServer) -> None:
     result = invoke(
         "publish", "--config", str(push.config_file), "cli:stop", "-", input="1\n2\n{\n4\n"
@@ -333,6 +348,8 @@ def test_a_line_is_published_before_the_next_is_written(push: PushServer) -> Non
 def test_publish_refusals(push: PushServer, folder: Path) -> None:
     config = ["--config", str(push.config_file)]
     assert invoke("publish", *config, "cli:bad", "{").exit_code == 2
+    assert invoke("publish", *config, "cli:bad").exit_code == 2
+    assert invoke("publish", *config, "cli:bad", "-", "--id", "x", input="1").exit_code == 2
     assert refused("publish", *config, "$sys", "1", status=1).startswith("channel_malformed: ")
     assert refused("publish", *config, "cli:bad", "1", "--key", "cmss") == (
         'api_keys.cmss: unknown; did you mean "cms"?'
