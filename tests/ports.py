@@ -1,11 +1,13 @@
 """Ports for what the tests start, and whether somebody is there.
 
 A port is given out well before anybody listens on it. In between, Linux may give it to any
-connection that a client opens, if it is from the range for those. So ours are from below it.
+connection that a client opens, if it is from the range for those. So ours are from below it; and
+of the processes that share a run, each has ports that no other has.
 Imported by the tests and by what they start.
 """
 
 import itertools
+import os
 import random
 import socket
 from collections.abc import Iterator
@@ -13,9 +15,11 @@ from collections.abc import Iterator
 PORTS = range(10_100, 32_700)
 """Below what Linux gives to connections by itself, and above what browsers refuse."""
 
-# Each process begins somewhere else and goes on from there: two runs do not meet.
-_start = random.SystemRandom().randrange(len(PORTS))
-_ports: Iterator[int] = itertools.cycle([*PORTS[_start:], *PORTS[:_start]])
+_number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ours = PORTS[_number :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+# Begun somewhere else each time: two runs hardly meet.
+_start = random.SystemRandom().randrange(len(_ours))
+_ports: Iterator[int] = itertools.cycle([*_ours[_start:], *_ours[:_start]])
 
 
 def free_port() -> int:
