@@ -54,7 +54,7 @@ globalThis.PushArrivals = (() => {
      *   connection
      */
     take(batch, how) {
-      this.house.audience.heardAt = Date.now();
+      this.house.audience.status.heardAt = Date.now();
       if (how) this.begin(batch, how);
       for (const message of batch) {
         if (typeof message?.channel === "string") this.offer(message);

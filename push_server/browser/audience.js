@@ -22,9 +22,8 @@ globalThis.PushAudience = (() => {
     constructor(sharing) {
       /** @type {Map<MessagePort, Page>} */
       this.pages = new Map();
-      /** When anything was heard of the server. */
-      this.heardAt = 0;
       this.pingedAt = 0;
+      /** `heardAt`: when anything was heard of the server. */
       this.status = { state: "connecting", transport: "", reason: "", connection: "", user: "",
                       heardAt: 0, sharing, error: /** @type {any} */ (null) };
     }
@@ -98,7 +97,7 @@ globalThis.PushAudience = (() => {
 
     /** @param {Partial<typeof this.status>} changes */
     report(changes) {
-      Object.assign(this.status, changes, { heardAt: this.heardAt });
+      Object.assign(this.status, changes);
       this.post({ type: "status", status: this.status });
     }
 
@@ -109,7 +108,7 @@ globalThis.PushAudience = (() => {
 
     /** Hand over what was offered. @param {string | null} cursor */
     flush(cursor) {
-      for (const page of this) page.flush(cursor, this.heardAt);
+      for (const page of this) page.flush(cursor, this.status.heardAt);
     }
 
     /**
@@ -118,7 +117,7 @@ globalThis.PushAudience = (() => {
      */
     pulse(cursor) {
       for (const page of this) {
-        if (!page.held) page.post({ type: "heard", at: this.heardAt, cursor });
+        if (!page.held) page.post({ type: "heard", at: this.status.heardAt, cursor });
       }
     }
 

@@ -180,6 +180,17 @@ describe("the shared connection", { concurrency: true }, () => {
       assert.deepEqual(back.of("reset"), []);
     }));
 
+  it("tells a page that joins when the server was last heard", () =>
+    scene(async ({ server, page, add }) => {
+      const begun = page.of("status").at(-1).status.heardAt;
+      await until(() => Date.now() > begun);
+      server.streams[0].say(publication("c", 1));
+      await until(() => page.got.length);
+      const late = add(["c"]);
+      await until(() => late.of("status").length);
+      assert.ok(late.of("status")[0].status.heardAt > begun);
+    }));
+
   it("answers a page that has not heard of it for long", () =>
     scene(async ({ page }) => {
       const before = page.messages.length;
