@@ -233,9 +233,13 @@ def test_site_works_while_push_is_away_and_catches_up(demo: Demo, browser: Brows
         "document.querySelector('#say button').click()"
     )
     meanwhile.wait("return document.querySelectorAll('.message').length === 4")
-    for path in ("/whiteboard", "/slides", "/status", "/"):
+    for path in ("/slides", "/status", "/whiteboard"):
         meanwhile.goto(demo.places.site_url + path)
         assert meanwhile.run("return document.querySelector('h1').textContent")
+    meanwhile.run("document.querySelector('#clear button').click()")
+    meanwhile.wait(
+        "return document.getElementById('board-status').textContent.includes('not be wiped')"
+    )
     meanwhile.run("return site.post('/notifications/send', {to: 'everybody', title: 'Cake'})")
     assert before.run(UNREAD) == "1"
     demo.restart_push()

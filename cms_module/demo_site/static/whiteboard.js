@@ -208,7 +208,8 @@
   clear.addEventListener("submit", async (event) => {
     event.preventDefault();
     try {
-      await site.post(clear.action);
+      const { ok } = await site.post(clear.action);
+      if (!ok) throw new Error("The push server is away.");
     } catch (error) {
       say(`The sheet could not be wiped. ${error.message}`);
     }
