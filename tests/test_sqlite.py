@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 from test_brokers import (
+    DEADLINE,
     ask,
     head_of,
     in_loop,
@@ -467,8 +469,49 @@ async def test_closing_finishes_what_was_accepted(house: House) -> None:
 async def test_a_closed_broker_is_unavailable(house: House) -> None:
     async with house.open() as broker:
         pass
-    with pytest.raises(Unavailable):
-        await broker.publish([ask("a", 1)])
+    (answer,) = await broker.publish([ask("a", 1)])
+    assert isinstance(answer, Unavailable)
+
+
+@in_loop
+async def test_a_disk_that_hangs_does_not_fill_the_memory(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house.open() as broker:
+        hang, store = threading.Event(), broker._writer._store
+        begin = store.begin
+        monkeypatch.setattr(store, "begin", lambda: hang.wait(DEADLINE) and begin())
+        large = b'"%b"' % (b"x" * 1_000_000)
+        waiting = [
+            asyncio.create_task(broker.publish([ask("a", number, large)])) for number in range(60)
+        ]
+        await asyncio.sleep(0)
+        (answer, *others) = await broker.publish([ask("a", number, large) for number in range(10)])
+        assert isinstance(answer, Unavailable) and answer.retry_after and len(others) == 9
+        revoking = asyncio.create_task(broker.revoke(Revocation("sid", "s", 1.0, 2.0)))
+        hang.set()
+        answers = await asyncio.gather(*waiting)
+        assert [published(each).offset for (each,) in answers] == list(range(1, 61))
+        await revoking
+        assert await publish(broker, "a", 61) == [61]
+
+
+@in_loop
+async def test_a_fault_of_the_housekeeping_is_not_the_end(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = threading.Semaphore(0)
+
+    def tidy(_: SQLiteStore) -> None:
+        faults.release()
+        raise ArithmeticError("a fault of the test")
+
+    monkeypatch.setattr(SQLiteStore, "tidy", tidy)
+    monkeypatch.setattr("push_server.brokers.writer.TIDY_SECONDS", 0.01)
+    async with house.open() as broker:
+        for _ in range(2):
+            assert await asyncio.to_thread(faults.acquire, timeout=DEADLINE)
+        assert await publish(broker, "a", 1) == [1]
 
 
 @in_loop

@@ -28,6 +28,9 @@ from push_server.positions import Position
 from push_server.publications import Published, PublishRequest
 from push_server.revocations import Revocation
 
+REQUEST_BYTES = 1_000
+"""What a publish request takes besides its data, about."""
+
 
 class SQLiteBroker(Broker):
     """A durable broker for one process."""
@@ -69,9 +72,13 @@ class SQLiteBroker(Broker):
 
     async def publish(self, requests: Sequence[PublishRequest]) -> Sequence[Published | PushError]:
         """Place the requests in the next transaction."""
-        answers = await self._writer.ask(
-            partial(SQLiteStore.place, requests=requests), weight=len(requests)
-        )
+        size = sum(len(request.data) + REQUEST_BYTES for request in requests)
+        try:
+            answers = await self._writer.ask(
+                partial(SQLiteStore.place, requests=requests), len(requests), size
+            )
+        except PushError as error:
+            answers = error
         if isinstance(answers, PushError):
             return [answers] * len(requests)
         placed: Sequence[Published | PushError] = answers

@@ -32,6 +32,9 @@ ROUND_LIMIT = 1_000
 READS_PER_ROUND = 16
 """Windows read from the disk (a few milliseconds each) before publishers get their turn."""
 
+WAITING_BYTES = 64 * 1024 * 1024
+"""Of what waits to be written, about: a disk that hangs must not fill the memory."""
+
 TIDY_SECONDS = 1.0
 
 Placed = Mapping[str, Sequence[Publication]]
@@ -78,6 +81,9 @@ class Job:
     weight: int = 1
     """How many publications it writes, about."""
 
+    size: int = 0
+    """How many bytes it keeps while it waits, about."""
+
 
 class Writer:
     """Runs jobs on a store of its own, in the order given."""
@@ -90,6 +96,8 @@ class Writer:
         self._renewed = renewed  # called after a damaged store has begun anew
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._reads: deque[Job] = deque()
+        self._waiting = 0
+        """Bytes of the jobs that are not done yet; of the loop alone."""
         self._stopping = False
         # A daemon: if the main thread dies, nothing may keep the process alive. What was
         # answered is committed, so nothing is lost by being cut off.
@@ -119,15 +127,18 @@ class Writer:
         self._thread.join()
 
     def submit(self, job: Job) -> None:
-        """Queue a job. Raises `Unavailable` if the writer has ended or failed."""
-        if not self._accepts or not self._thread.is_alive():
+        """Queue a job. Raises `Unavailable` if the writer has ended, or has too much to do."""
+        if not self._accepts:
             raise Unavailable("storage_closed", "The log is closed.", retry_after=1)
+        if self._waiting and job.size and self._waiting + job.size > WAITING_BYTES:
+            raise Unavailable("storage_slow", "The disk does not keep up.", retry_after=1)
+        self._waiting += job.size
         self._queue.put(job)
 
-    async def ask(self, work: Callable[[Any], Any], weight: int = 1) -> Any:
+    async def ask(self, work: Callable[[Any], Any], weight: int = 1, size: int = 0) -> Any:
         """Have a writing job done; its result, which may be a `PushError`."""
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self.submit(Job(work, lambda value: _resolve(answer, value), weight=weight))
+        self.submit(Job(work, lambda value: _resolve(answer, value), weight=weight, size=size))
         return await answer
 
     # Everything below runs on the writer's thread, but for _finish, which runs on the loop.
@@ -147,10 +158,13 @@ class Writer:
             if writes:
                 self._commit(writes)
             self._answer_reads()
-            if time.monotonic() - tidied >= TIDY_SECONDS:
-                self._store.tidy()
-                tidied = time.monotonic()
-            self._renew()
+            try:
+                if time.monotonic() - tidied >= TIDY_SECONDS:
+                    tidied = time.monotonic()
+                    self._store.tidy()
+                self._renew()
+            except Exception as failure:  # noqa: BLE001 - whatever it is, the thread must live
+                log.error("storage.tidy_failed", failure)
         self._store.close()
         self._post(lambda: _resolve(self._ended, None))
 
@@ -205,6 +219,7 @@ class Writer:
             self._post(lambda: self._renewed(renewed))
 
     def _finish(self, placed: Placed, jobs: list[Job], values: list[Any]) -> None:
+        self._waiting -= sum(job.size for job in jobs)
         try:
             self._settle(placed)
         finally:
