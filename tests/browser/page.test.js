@@ -78,3 +78,30 @@ test("what cannot be handed to a frame holds nothing up, and is taken as it is n
   push.close();
   scene.frame.port.close();
 });
+
+test("a page that the browser has made in advance waits until somebody opens it", async () => {
+  const { page, frame } = stage();
+  const { document } = page;
+  let asked = 0;
+  let open;
+  document.prerendering = true;
+  document.addEventListener = (name, work) => {
+    assert.equal(name, "prerenderingchange");
+    open = work;
+  };
+  const token = () => {
+    asked += 1;
+    return "a.b";
+  };
+  const push = page.Push.connect({ server: "http://push.example.test", token });
+  try {
+    await new Promise((done) => setTimeout(done, 50));
+    assert.equal(asked, 0);
+    document.prerendering = false;
+    open();
+    await until(() => frame.load);
+    assert.equal(asked, 1);
+  } finally {
+    push.close();
+  }
+});

@@ -183,3 +183,7 @@ def test_the_status_element_says_it_in_words(
     tab.run("push.close()")
     tab.wait(f"{shown} === 'Off'")
     wait_for(lambda: world.connections() == 0, "close() closes")
+    # What was not told which connection to show goes on with the next one.
+    tab.run("push = Push.connect({server: options.push, token: options.token})")
+    tab.wait(f"{shown} === 'Live'")
+    assert tab.run("return document.querySelectorAll('push-status')[1].textContent") == "Off"

@@ -299,6 +299,22 @@
     }
   }
 
+  /**
+   * Call back once the page is loaded and somebody looks at it: one that the browser makes in advance
+   * may never be opened, and its frames are not loaded until it is.
+   * @param {() => void} work
+   */
+  function whenOpened(work) {
+    const again = () => whenOpened(work);
+    if (/** @type {any} */ (document).prerendering) {
+      document.addEventListener("prerenderingchange", again, { once: true });
+    } else if (document.readyState !== "complete") {
+      window.addEventListener("load", work, { once: true });
+    } else {
+      work();
+    }
+  }
+
   const CHANNEL = /^[A-Za-z0-9._:-][A-Za-z0-9._:/-]{0,127}$/;
 
   /**
@@ -377,8 +393,7 @@
       for (const element of document.querySelectorAll("push-status")) {
         /** @type {any} */ (element).bind?.();
       }
-      if (document.readyState === "complete") this._begin();
-      else window.addEventListener("load", () => this._begin(), { once: true });
+      whenOpened(() => this._begin());
     }
 
     // ---- What a site uses
@@ -669,6 +684,8 @@
       super();
       /** @type {Page | null} the connection it shows; the latest one unless set */
       this.push = null;
+      /** @type {Page | null} what that is now */
+      this._shown = null;
       this._dot = document.createElement("span");
       this._text = document.createElement("span");
       /** @type {any} */
@@ -687,12 +704,12 @@
       this.bind();
     }
 
-    /** Show a connection from now on, once there is one. */
+    /** Show a connection from now on, once there is one; called again when there is another. */
     bind() {
-      this.push = this.push || latest;
-      if (!this.push || !this.isConnected) return;
+      this._shown = this.push || latest;
+      if (!this._shown || !this.isConnected) return;
       this._stop();
-      this._stop = this.push.on("status", () => this._changed());
+      this._stop = this._shown.on("status", () => this._changed());
       this._show();
     }
 
@@ -703,13 +720,13 @@
 
     _changed() {
       clearTimeout(this._timer);
-      const wait = this.push?.info().state === "retrying" ? CALM : 0;
+      const wait = this._shown?.info().state === "retrying" ? CALM : 0;
       this._timer = setTimeout(() => this._show(), wait);
     }
 
     _show() {
-      const push = /** @type {Page} */ (this.push);
-      const { state, transport, transportReason, lastError } = push.info();
+      const shown = /** @type {Page} */ (this._shown);
+      const { state, transport, transportReason, lastError } = shown.info();
       const [text, colour] = SHOWN[state];
       this.dataset.state = state;
       this._dot.style.background = colour;

@@ -121,3 +121,19 @@ function shareDomain(domain) {
     return false;
   }
 }
+
+/**
+ * Call back once the page is loaded and somebody looks at it: one that the browser makes in advance
+ * may never be opened, and its frames are not loaded until it is.
+ * @param {() => void} work
+ */
+function whenOpened(work) {
+  const again = () => whenOpened(work);
+  if (/** @type {any} */ (document).prerendering) {
+    document.addEventListener("prerenderingchange", again, { once: true });
+  } else if (document.readyState !== "complete") {
+    window.addEventListener("load", work, { once: true });
+  } else {
+    work();
+  }
+}

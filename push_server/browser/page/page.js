@@ -2,8 +2,8 @@
  * The connection as a page of the site sees it.
  *
  * Rules that hold in this file:
- * - Nothing is loaded before the page's `load` event, and nothing at all from the push server for
- *   a visitor without a token.
+ * - Nothing is loaded before the page's `load` event, nor before somebody sees a page that was made
+ *   in advance, and nothing at all from the push server for a visitor without a token.
  * - Names that begin with `_` are not for sites.
  *
  * Part of push.js. Needs errors.js, events.js, requests.js, token.js and frame.js.
@@ -88,8 +88,7 @@ class Page {
     for (const element of document.querySelectorAll("push-status")) {
       /** @type {any} */ (element).bind?.();
     }
-    if (document.readyState === "complete") this._begin();
-    else window.addEventListener("load", () => this._begin(), { once: true });
+    whenOpened(() => this._begin());
   }
 
   // ---- What a site uses

@@ -26,6 +26,8 @@ class PushStatus extends HTMLElement {
     super();
     /** @type {Page | null} the connection it shows; the latest one unless set */
     this.push = null;
+    /** @type {Page | null} what that is now */
+    this._shown = null;
     this._dot = document.createElement("span");
     this._text = document.createElement("span");
     /** @type {any} */
@@ -44,12 +46,12 @@ class PushStatus extends HTMLElement {
     this.bind();
   }
 
-  /** Show a connection from now on, once there is one. */
+  /** Show a connection from now on, once there is one; called again when there is another. */
   bind() {
-    this.push = this.push || latest;
-    if (!this.push || !this.isConnected) return;
+    this._shown = this.push || latest;
+    if (!this._shown || !this.isConnected) return;
     this._stop();
-    this._stop = this.push.on("status", () => this._changed());
+    this._stop = this._shown.on("status", () => this._changed());
     this._show();
   }
 
@@ -60,13 +62,13 @@ class PushStatus extends HTMLElement {
 
   _changed() {
     clearTimeout(this._timer);
-    const wait = this.push?.info().state === "retrying" ? CALM : 0;
+    const wait = this._shown?.info().state === "retrying" ? CALM : 0;
     this._timer = setTimeout(() => this._show(), wait);
   }
 
   _show() {
-    const push = /** @type {Page} */ (this.push);
-    const { state, transport, transportReason, lastError } = push.info();
+    const shown = /** @type {Page} */ (this._shown);
+    const { state, transport, transportReason, lastError } = shown.info();
     const [text, colour] = SHOWN[state];
     this.dataset.state = state;
     this._dot.style.background = colour;
