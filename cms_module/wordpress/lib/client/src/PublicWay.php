@@ -188,7 +188,7 @@ final class PublicWay
             $this->checks->skipped('First token_key.', 'forwarded');
         } elseif ($seen === self::CLAIM && !$this->isHere()) {
             $message = 'The push server believes an address that visitors write into X-Forwarded-For; its proxy must'
-                . ' overwrite the header: proxy_set_header X-Forwarded-For $remote_addr;';
+                . ' overwrite the header; nginx: proxy_set_header X-Forwarded-For $remote_addr;';
             $this->checks->error('forwarded', $message);
         } elseif (($honest === 'unix' || str_starts_with($honest, '127.') || $honest === '::1') && !$this->isHere()) {
             $message = "The push server sees every visitor as $honest: set trusted_proxy = \"$honest\" there, and have"
@@ -212,7 +212,7 @@ final class PublicWay
             $stream = $this->push->get('/subscribe/stream', $headers, $this->patience, true);
         } catch (NoAnswer) {
             $message = 'The answer is held back on the way: a poll was answered, and nothing came of a stream. The'
-                . ' proxy of the push host must not buffer: proxy_buffering off;';
+                . ' proxy of the push host must not buffer; nginx: proxy_buffering off;';
             $this->checks->error('streaming', $message);
             return;
         }
@@ -220,7 +220,8 @@ final class PublicWay
         if ($coding === '') {
             $this->checks->ok('streaming', 'The first line of a stream comes at once.');
         } else {
-            $message = "The proxy of the push host compresses streams ($coding) and so holds them back: gzip off;";
+            $message = "The proxy of the push host compresses streams ($coding) and so holds them back; nginx:"
+                . ' gzip off;';
             $this->checks->error('streaming', $message);
         }
     }
