@@ -25,7 +25,7 @@ from push_server.dates import date_header
 from push_server.disruptions import Disruptions
 from push_server.errors import PushError, Unavailable
 from push_server.greeting import Greeting
-from push_server.history import UNKNOWN
+from push_server.history import UNKNOWN, History
 from push_server.lifetimes import Lifetimes
 from push_server.membership import Membership, Observer
 from push_server.pacing import Pace
@@ -164,22 +164,33 @@ class Hub:
         self.counts["connects"] += 1
         subscriber = self._join(request, connection)
         since = request.since
-        histories = await self.broker.read(
-            {
-                channel: None if since is None else since.get(channel_key(channel))
-                for channel in request.channels
-            }
-        )
+        histories = await self._read(request.channels, since)
         if subscriber.present:
-            # What was delivered in this turn may be in the history already: it has to be among
-            # what is held, where the merge drops it, before this subscriber is live.
-            self._rooms.fan_out()
             recovered, resets = subscriber.resume(since, histories)
             self._greeting.greet(subscriber, request, recovered, resets, histories)
 
-    def _admit(self, request: SubscribeRequest) -> None:
+    async def _read(
+        self, channels: Collection[str], since: Mapping[str, Position] | None
+    ) -> Mapping[str, History]:
+        """Where these channels stand, and what is missing since then."""
+        histories = await self.broker.read(
+            {
+                channel: None if since is None else since.get(channel_key(channel))
+                for channel in channels
+            }
+        )
+        # What was delivered in this turn may be in the history already: it has to be among what is
+        # held, where the merge drops it, before who asks is live.
+        self._rooms.fan_out()
+        return histories
+
+    def check_stays(self) -> None:
+        """Raise `Unavailable` once everybody is being sent away (any thread)."""
         if self._draining:
             raise Unavailable("draining", "This server is shutting down.", retry_after=1)
+
+    def _admit(self, request: SubscribeRequest) -> None:
+        self.check_stays()
         if self._revocations.covers(
             request.user, request.session, request.token_id, request.issued
         ):
@@ -258,20 +269,19 @@ class Hub:
         """Let a subscriber into more channels, by its display name, from `since` if it is given.
 
         `answer` is called when it is in, and before it is told anything of them. Not to be called
-        again for the same subscriber before it has returned. Raises `PushError` if the broker
-        cannot be asked; then nothing has changed.
+        again for the same subscriber before it has returned. Raises what `Broker.read` raises; then
+        the subscriber is where it was before.
         """
         watched = self._rooms.watched_by(subscriber, channels) if since is None else ()
+        self._membership.add(subscriber, name, channels, since, time.monotonic())
         try:
-            histories = await self._membership.add(
-                self.broker, subscriber, name, channels, since, time.monotonic()
-            )
-        except PushError:
+            histories = await self._read(channels, since)
+        except BaseException:
             if subscriber.present:
+                self.unsubscribe(subscriber, channels)
                 self._greeting.pump(subscriber)
             raise
         if subscriber.present:
-            self._rooms.fan_out()  # as in `receive`
             recovered, resets = subscriber.resume(since, histories, watched)
             answer()
             self._greeting.say_where(subscriber, recovered, resets, histories)

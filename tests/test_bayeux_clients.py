@@ -145,3 +145,29 @@ def test_after_a_restart(
                 push.api("publish", channel="chat:1", data={"third": True})
     assert process.returncode == 0, said
     assert [each["data"] for each in said if "data" in each][-1] == {"third": True}
+
+
+@pytest.mark.parametrize("kind", [ConnectionType.LONG_POLLING, ConnectionType.WEBSOCKET])
+@pytest.mark.filterwarnings("ignore")
+def test_aiocometd_after_a_restart(
+    push_server_factory: Callable[..., PushServer], kind: ConnectionType
+) -> None:
+    """Asked to shake hands with a server that goes, it would forget what it is subscribed to."""
+    push = push_server_factory(broker="sqlite", drain_spread=0)
+
+    async def scenario() -> object:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        url = f"http://127.0.0.1:{push.port}/bayeux"
+        extensions = [ShowToken(push.token("1", sub_ch=["chat:*"]))]
+        async with Client(url, connection_types=kind, extensions=extensions) as client:
+            await client.subscribe("/chat/1")
+            await asyncio.to_thread(push.restart)
+            await asyncio.to_thread(wait_for, lambda: push.api("channels")["channels"])
+            push.api("publish", channel="chat:1", data="after")
+            async with asyncio.timeout(5):
+                async for message in client:
+                    if message["channel"] == "/chat/1":
+                        return message["data"]
+        return None
+
+    assert asyncio.run(scenario()) == "after"

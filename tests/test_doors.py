@@ -564,6 +564,16 @@ def test_a_bayeux_channel_is_recovered_when_the_log_answers_again(
     ask("/meta/disconnect")
 
 
+def test_a_server_that_drains_is_no_bayeux_server(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a program knows that is told 503: the server is away. Advice it may misunderstand."""
+    monkeypatch.setattr(house.context.hub, "_draining", True)
+    refusal = house.public.post_json("/bayeux", [{"channel": "/meta/handshake"}], status=503)
+    assert refusal.json["error"]["code"] == "draining"
+    assert refusal.headers["Retry-After"] == "1"
+
+
 def test_echo_tells_who_has_a_token_what_the_server_sees(house: House) -> None:
     claim = {"X-Forwarded-For": "203.0.113.9", **house.bearer("7")}
     seen = house.public.get("/echo", headers=claim).json

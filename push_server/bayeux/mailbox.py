@@ -252,6 +252,10 @@ def farewell(reason: str) -> Reply:
     """What the last connect is told."""
     if reason == "left":
         return {"successful": True, "advice": {"reconnect": "none"}}
+    if reason == "drain":
+        # Nothing, so that the next connect finds the server away, or another one. Sent to shake
+        # hands with a server that goes, aiocometd forgets its subscriptions.
+        return {}
     if reason == "revoked":
         return {
             "successful": False,

@@ -48,6 +48,8 @@ class BayeuxDoor:
             raise Unavailable("elsewhere", "Another process has the sessions.", retry_after=1)
         if request.method == "OPTIONS":
             return 204, [*headers, *_PREFLIGHT], []
+        # No answer of Bayeux: aiocometd takes the milliseconds of an advice to wait for seconds.
+        self._context.hub.check_stays()
         if "websocket" in request.header("upgrade").lower():  # another offer is passed over
             return self._socket_door(request, headers)
         if request.method == "POST":

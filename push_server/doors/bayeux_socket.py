@@ -137,7 +137,7 @@ class _Line:
         self._mailboxes.discard(mailbox)
         if self._mailboxes or not self._connection.open:
             return
-        if reason in ("left", "replaced"):  # nobody wants the socket any more
+        if reason in ("left", "replaced", "drain"):  # nobody wants the socket any more
             hub = self._bayeux.context.hub
             hub.loop.call_soon(hub.part_with, self._connection, reason)
         else:  # a stranger again: sockets that nobody counts would gather
