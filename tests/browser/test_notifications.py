@@ -351,6 +351,27 @@ def test_text_is_text_and_links_stay_inside(open_page: Open, site: str) -> None:
     assert tab.run("return document.querySelectorAll('div.pn-item:not([href])').length") == 7
 
 
+def test_a_page_that_stays_open_for_days(open_page: Open) -> None:
+    """It forgets what it shows no longer, and leaves the page its own title."""
+    tab = open_page(state=items())
+    subscribed(tab)
+    tab.run("document.title = '(500) days'; arrive(1, {at: 'today'}); arrive(2)")
+    assert tab.run("return document.title") == "(2) (500) days"
+    assert tab.run("return document.querySelectorAll('.pn-item').length") == 2
+    tab.run("for (let id = 3; id < 60; id += 1) arrive(id)")
+    before = nodes(tab)
+    tab.run("for (let id = 60; id < 360; id += 1) arrive(id)")
+    assert nodes(tab) - before < 300
+    tab.run("deliver({type: 'seen', seen: 1000})")
+    assert tab.run("return document.title") == "(500) days"
+
+
+def nodes(tab: Tab) -> int:
+    """How many the page still has in memory."""
+    tab.cdp("HeapProfiler.collectGarbage")
+    return int(tab.cdp("Memory.getDOMCounters")["nodes"])
+
+
 def test_in_other_languages(open_page: Open) -> None:
     words = {
         "by": "od: {sender}",

@@ -192,7 +192,7 @@
       close.addEventListener("click", () => this.drop(note));
       note.addEventListener("keydown", ({ key }) => key === "Escape" && this.drop(note));
       const fade = () => {
-        if (inUse(note) || document.hidden) setTimeout(fade, TOAST_MS);
+        if (note.isConnected && (inUse(note) || document.hidden)) setTimeout(fade, TOAST_MS);
         else note.remove();
       };
       setTimeout(fade, TOAST_MS);
@@ -220,6 +220,9 @@
   /** If push has not subscribed in this time, the site is asked without waiting for it. */
   const SUBSCRIBE_MS = 2000;
   const MINUTE = 60000;
+
+  /** What stands in front of the page's own title because of us. */
+  let counted = "";
 
   /** What one channel has brought, and what shows it. */
   class Inbox {
@@ -290,9 +293,15 @@
 
     /** @param {State} state */
     learn({ items, seen }) {
-      for (const item of items) this.items.set(item.id, item);
+      for (const item of items) this.keep(item);
       this.seen = Math.max(this.seen, seen);
       this.known = true;
+    }
+
+    /** @param {Item} item where it does not say when it was, that is now */
+    keep(item) {
+      const isDated = !Number.isNaN(new Date(item.at * 1000).getTime());
+      this.items.set(item.id, isDated ? item : { ...item, at: Date.now() / 1000 });
     }
 
     /** @param {any} data what came on the channel */
@@ -303,7 +312,7 @@
         this.draw();
       } else if (data?.type === "notification" && Number.isSafeInteger(data.id)) {
         if (this.items.has(data.id)) return;
-        this.items.set(data.id, data);
+        this.keep(data);
         if (data.id > this.seen) this.tell(data);
         this.draw();
       }
@@ -337,8 +346,10 @@
       this.sorted = [...this.items.values()].sort((one, other) => other.id - one.id);
       for (const old of this.sorted.splice(KEPT)) this.items.delete(old.id);
       const unread = this.unread().length;
-      const plain = document.title.replace(/^\(\d+\) /, "");
-      document.title = unread ? `(${unread}) ${plain}` : plain;
+      const { title } = document;
+      const plain = title.startsWith(counted) ? title.slice(counted.length) : title;
+      counted = unread ? `(${unread}) ` : "";
+      document.title = counted + plain;
       for (const view of this.views) view.draw();
     }
   }
@@ -372,8 +383,9 @@
     look() {}
 
     draw() {
-      const { sorted, known } = this.inbox;
+      const { items, sorted, known } = this.inbox;
       const rows = sorted.map((item) => this.line(item));
+      for (const id of this.lines.keys()) if (!items.has(id)) this.lines.delete(id);
       if (!rows.length && known) rows.push(this.none);
       for (const row of [...this.element.children]) {
         if (known && !rows.includes(row)) row.remove();

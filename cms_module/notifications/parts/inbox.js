@@ -14,6 +14,9 @@ const KEPT = 50;
 const SUBSCRIBE_MS = 2000;
 const MINUTE = 60000;
 
+/** What stands in front of the page's own title because of us. */
+let counted = "";
+
 /** What one channel has brought, and what shows it. */
 class Inbox {
   /** @param {Options} options */
@@ -83,9 +86,15 @@ class Inbox {
 
   /** @param {State} state */
   learn({ items, seen }) {
-    for (const item of items) this.items.set(item.id, item);
+    for (const item of items) this.keep(item);
     this.seen = Math.max(this.seen, seen);
     this.known = true;
+  }
+
+  /** @param {Item} item where it does not say when it was, that is now */
+  keep(item) {
+    const isDated = !Number.isNaN(new Date(item.at * 1000).getTime());
+    this.items.set(item.id, isDated ? item : { ...item, at: Date.now() / 1000 });
   }
 
   /** @param {any} data what came on the channel */
@@ -96,7 +105,7 @@ class Inbox {
       this.draw();
     } else if (data?.type === "notification" && Number.isSafeInteger(data.id)) {
       if (this.items.has(data.id)) return;
-      this.items.set(data.id, data);
+      this.keep(data);
       if (data.id > this.seen) this.tell(data);
       this.draw();
     }
@@ -130,8 +139,10 @@ class Inbox {
     this.sorted = [...this.items.values()].sort((one, other) => other.id - one.id);
     for (const old of this.sorted.splice(KEPT)) this.items.delete(old.id);
     const unread = this.unread().length;
-    const plain = document.title.replace(/^\(\d+\) /, "");
-    document.title = unread ? `(${unread}) ${plain}` : plain;
+    const { title } = document;
+    const plain = title.startsWith(counted) ? title.slice(counted.length) : title;
+    counted = unread ? `(${unread}) ` : "";
+    document.title = counted + plain;
     for (const view of this.views) view.draw();
   }
 }

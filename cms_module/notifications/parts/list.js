@@ -34,8 +34,9 @@ class List {
   look() {}
 
   draw() {
-    const { sorted, known } = this.inbox;
+    const { items, sorted, known } = this.inbox;
     const rows = sorted.map((item) => this.line(item));
+    for (const id of this.lines.keys()) if (!items.has(id)) this.lines.delete(id);
     if (!rows.length && known) rows.push(this.none);
     for (const row of [...this.element.children]) {
       if (known && !rows.includes(row)) row.remove();

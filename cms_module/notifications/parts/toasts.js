@@ -49,7 +49,7 @@ class Toasts {
     close.addEventListener("click", () => this.drop(note));
     note.addEventListener("keydown", ({ key }) => key === "Escape" && this.drop(note));
     const fade = () => {
-      if (inUse(note) || document.hidden) setTimeout(fade, TOAST_MS);
+      if (note.isConnected && (inUse(note) || document.hidden)) setTimeout(fade, TOAST_MS);
       else note.remove();
     };
     setTimeout(fade, TOAST_MS);
