@@ -10,9 +10,7 @@ Event loop only, hence no locks. Imported by the hub.
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from push_server.brokers.base import Broker
-from push_server.history import History
-from push_server.positions import Position, channel_key
+from push_server.positions import Position
 from push_server.publications import Publication
 from push_server.rooms import Rooms
 from push_server.subscriber import Subscriber
@@ -67,33 +65,20 @@ class Membership:
             for observer in self.observers:
                 observer.leave(subscriber.user, channels, now)
 
-    async def add(
+    def add(
         self,
-        broker: Broker,
         subscriber: Subscriber,
         name: str,
         channels: Collection[str],
         since: Mapping[str, Position] | None,
         now: float,
-    ) -> Mapping[str, History]:
-        """Put a subscriber that has begun into more channels, and read where they stand.
+    ) -> None:
+        """Put a subscriber that has begun into more channels.
 
-        Everything delivered to it from here on is held, until it resumes from what is returned.
-        Raises what `Broker.read` raises; then it is where it was before.
+        Everything delivered to it from here on is held, until it resumes.
         """
         subscriber.widen(channels, since)
         self.join(subscriber, name, channels, now)
-        try:
-            return await broker.read(
-                {
-                    channel: None if since is None else since.get(channel_key(channel))
-                    for channel in channels
-                }
-            )
-        except BaseException:
-            if subscriber.present:
-                self.remove(subscriber, channels, now)
-            raise
 
     def remove(
         self, subscriber: Subscriber, channels: Collection[str], now: float

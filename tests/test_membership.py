@@ -139,11 +139,12 @@ def test_entering_in_the_middle_of_a_replay(stage: Stage) -> None:
     assert slow.subscriber.held is None
 
 
-def test_when_the_broker_is_away_nothing_has_changed(stage: Stage) -> None:
+@pytest.mark.parametrize("failure", [Unavailable("away", "x"), KeyError("odd")])
+def test_when_the_broker_is_away_nothing_has_changed(stage: Stage, failure: Exception) -> None:
     alice = stage.attach("alice", "room")
-    stage.broker.failure = Unavailable("away", "x")
+    stage.broker.failure = failure
     entering = Enter(stage, alice, "hall")
-    assert isinstance(entering.task.exception(), Unavailable)
+    assert entering.task.exception() is failure
     stage.broker.failure = None
     assert entering.answers == []
     assert stage.hub._rooms.of("hall") == ()
