@@ -440,6 +440,10 @@ async def test_a_frozen_redis_mixes_no_replies(own: RedisServer) -> None:
         for call, answer in zip(calls, answers, strict=True):
             if not call.cancelled():
                 assert isinstance(answer, list) and isinstance(answer[0], Unavailable)
+        started = time.monotonic()
+        (late,) = await one.broker.publish([PublishRequest("a", "late", b"0")])
+        assert isinstance(late, Unavailable)
+        assert time.monotonic() - started < redis_connection.PATIENCE / 2, "known to be away"
         with pytest.raises(Unavailable):
             await two.broker.read({"a": None, "other": None})
         await until(lambda: one.degraded == two.degraded == [True])

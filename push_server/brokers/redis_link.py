@@ -8,7 +8,7 @@ connection is closed and never used again.
 
 What is asked goes before what is only read, so that a crowd of clients coming back does not hold
 up those who publish. Nobody waits longer than `PATIENCE` for an answer, and `READ_PATIENCE` for
-something to read. An answer that does not come in time is `Unavailable`, which says that nobody
+something to read, and while Redis is away all wait together, not one after the other. An answer that does not come in time is `Unavailable`, which says that nobody
 knows whether it happened.
 
 Only the event loop runs this. Imported by the Redis broker and its parts.
@@ -106,6 +106,8 @@ class Link:
         self._reads: deque[_Job] = deque()
         self._heard_at: float | None = None
         """When the last reply came, while more are to come."""
+        self._away_since: float | None = None
+        """Since when Redis does not answer, as far as is known."""
         self._life: asyncio.Task[None] | None = None
         """The task that the connection lives in: it ends with it, however that is."""
         self._wake = asyncio.Event()
@@ -148,7 +150,8 @@ class Link:
         line = self._reads if reads else self._jobs
         line.append(job)
         self._wake.set()
-        expiry = loop.call_later(READ_PATIENCE if reads else PATIENCE, self._expire, job)
+        patience = self._left(READ_PATIENCE if reads else PATIENCE)
+        expiry = loop.call_later(patience, self._expire, job)
         try:
             return await job.answer
         finally:
@@ -168,13 +171,20 @@ class Link:
             return
         _fail(job, "no answer in time")
         if self._heard_at is not None and loop.time() - self._heard_at >= PATIENCE:
+            self._away_since = self._heard_at
             assert self._life is not None
             self._life.cancel()
+
+    def _left(self, patience: float) -> float:
+        """What is left of it: a worker waits for each request, and a crowd has more than those."""
+        if self._away_since is None:
+            return patience
+        return max(self._away_since + patience - asyncio.get_running_loop().time(), 0.0)
 
     async def wait(self) -> None:
         """Return when the connection is up. Raises `Unavailable` if that takes too long."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._left(PATIENCE)):
                 await self._came_up.wait()
         if not self.up:
             raise unavailable("the connection is down")
@@ -234,9 +244,12 @@ class Link:
             return
         self.up = up
         if up:
+            self._away_since = None
             self._came_up.set()
             log.info("broker.up", generation=self.generation)
         else:
+            if self._away_since is None:
+                self._away_since = asyncio.get_running_loop().time()
             self._came_up.clear()
             log.warn("broker.down", reason=reason)
         self._changed(up)
