@@ -8,8 +8,8 @@ connection is closed and never used again.
 
 What is asked goes before what is only read, so that a crowd of clients coming back does not hold
 up those who publish. Nobody waits longer than `PATIENCE` for an answer, and `READ_PATIENCE` for
-something to read, and while Redis is away all wait together, not one after the other. An answer that does not come in time is `Unavailable`, which says that nobody
-knows whether it happened.
+something to read; while Redis is away all wait together, not one after the other. An answer that
+does not come in time is `Unavailable`, which says that nobody knows whether it happened.
 
 Only the event loop runs this. Imported by the Redis broker and its parts.
 """
