@@ -128,6 +128,24 @@ def test_a_logout_in_one_tab_ends_the_others(
     wait_for(lambda: elsewhere.run(NOTES) == ["For one of them"], "and only once")
 
 
+def test_a_page_that_was_left_open_does_nothing_for_who_comes_next(
+    browser: Browser, wordpress: WordPress
+) -> None:
+    tab = come_in(browser, wordpress, "alice")
+    for user in ("bob", "alice"):
+        wordpress.probe(f"return push_notify(get_user_by('login', '{user}')->ID, 'For {user}');")
+    tab.wait(COUNTER)
+    seen = "return get_user_meta(get_user_by('login', 'bob')->ID, 'push_server_seen', true);"
+    before = wordpress.probe(seen)
+    come_in(browser, wordpress, "bob")
+    tab.wait("return ['revoked', 'signed_out'].includes(line.info().state)")
+    tab.run("document.querySelector('#wpadminbar .pn-bell').click()")
+    tab.wait("return performance.getEntriesByType('resource').some("
+             "({name}) => name.endsWith('push_server_seen'))")
+    wordpress.settle()
+    assert wordpress.probe(seen) == before
+
+
 def test_the_owner_tests_the_whole_way(browser: Browser, wordpress: WordPress) -> None:
     tab = come_in(browser, wordpress, "admin")
     tab.goto(wordpress.origin + "/wp-admin/options-general.php?page=push-server")

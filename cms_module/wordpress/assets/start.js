@@ -42,11 +42,15 @@ window.pushServer = (() => {
 
   /** What changes something needs a nonce, which ends after a day; every token brings another. */
   let nonce = "";
+  /** Whose page this is. */
+  let user = 0;
 
-  /** The token and the list; null if nobody is logged in any more. */
+  /** The token and the list; null if nobody is logged in any more, or somebody else. */
   async function ask() {
     const state = await call("state");
-    if (state) ({ nonce } = state);
+    user ||= state?.user;
+    if (state?.user !== user) return null;
+    ({ nonce } = state);
     return state;
   }
 
@@ -115,7 +119,7 @@ window.pushServer = (() => {
       setTimeout(async () => {
         try {
           const state = await ask();
-          if (state?.user === this.state.user) this.open(state.token);
+          if (state) this.open(state.token);
         } catch {
           this.reopen();
         }
@@ -158,12 +162,7 @@ window.pushServer = (() => {
       fresh: line.isContinued,
       origins,
       words,
-      load: async () => {
-        const now = await ask();
-        // Nobody's list is shown to somebody else who has logged in meanwhile.
-        if (now?.user !== state.user) throw new Error("This user is logged in no longer.");
-        return now;
-      },
+      load: ask,
       markSeen: (seen) => call("seen", { seen, nonce }),
     };
     for (const kind of ["bell", "list"]) {
