@@ -605,7 +605,7 @@ def test_taken_port_is_named(
             signal.signal(signal.SIGTERM, handler)
     error = capsys.readouterr().err
     assert error.startswith(f"demo: port {port} is taken")
-    assert error.endswith(f"choose another with {option}\n")
+    assert error.endswith(f'choose another: make demo ARGS="{option} NUMBER"\n')
     assert error.count("\n") == 1
 
 

@@ -99,7 +99,8 @@ def check_port(port: int, option: str) -> None:
             probe.listen(1)
         except OSError as error:
             raise CannotRun(
-                f"port {port} is taken ({error.strerror}); choose another with {option}"
+                f"port {port} is taken ({error.strerror});"
+                f' choose another: make demo ARGS="{option} NUMBER"'
             ) from None
 
 
