@@ -186,7 +186,9 @@ final class Push_Server_Notifier {
 	 * @param int    $length Characters.
 	 */
 	private static function line( string $text, int $length ): string {
-		$text = trim( (string) preg_replace( '/[\p{C}\s]+/u', ' ', wp_check_invalid_utf8( $text, true ) ) );
+		// Also what turns the direction of the text around it. What joins letters and emoji stays.
+		$text = (string) preg_replace( '/[\p{Cc}\s\x{202A}-\x{202E}\x{2066}-\x{2069}]+/u', ' ', wp_check_invalid_utf8( $text, true ) );
+		$text = trim( $text );
 		return mb_strlen( $text ) > $length ? rtrim( mb_substr( $text, 0, $length - 1 ) ) . '…' : $text;
 	}
 
