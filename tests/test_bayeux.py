@@ -182,9 +182,9 @@ def test_a_handshake_by_ticket(push: PushServer, name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"ext": {}}, "400:params:"),
-        ({"ext": None}, "400:params:"),
-        ({"ext": {"push": "x"}}, "400:params:"),
+        ({"ext": {}}, "401:token_missing:"),
+        ({"ext": None}, "401:token_missing:"),
+        ({"ext": {"push": "x"}}, "401:token_missing:"),
         ({"ext": {"push": {"token": "x"}}}, "401:token_invalid:"),
         ({"ext": {"push": {"ticket": "x"}}}, "401:token_invalid:"),
         ({"supportedConnectionTypes": ["flash"]}, "301::"),

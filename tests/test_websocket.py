@@ -107,7 +107,7 @@ def test_a_plain_request_is_told_to_upgrade(push: PushServer, name: str) -> None
     [
         ({"token": "wrong"}, 401, "token_invalid"),
         ({"token": 5}, 400, "params"),
-        ({"channels": ["a"]}, 400, "params"),
+        ({"channels": ["a"]}, 401, "token_missing"),
         ({"channels": "a"}, 400, "params"),
         ({"channels": [7]}, 400, "channel_malformed"),
         ({"channels": ["b"]}, 403, "channel_denied"),

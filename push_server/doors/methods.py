@@ -24,8 +24,8 @@ from push_server.errors import BadInput, Denied, PushError
 
 async def connect(talk: Conversation, params: Params, answer: Answer) -> None:
     """``connect``: the token, and what goes into the query of other transports."""
-    check_fields(params, {"token"}, {"channels", "since", "instance", "fallback"})
-    grant = renewal.verified(talk.context, params["token"])
+    check_fields(params, set(), {"token", "channels", "since", "instance", "fallback"})
+    grant = renewal.verified(talk.context, params.get("token"))
     await talk.begin(grant, _channels(params), params)
 
 

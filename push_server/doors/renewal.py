@@ -6,13 +6,15 @@ Imported by the doors that have such connections. Event loop only.
 import time
 
 from push_server.doors.context import Context
-from push_server.errors import BadInput, Denied
+from push_server.errors import BadInput, Denied, Unauthorized
 from push_server.subscriber import Subscriber
 from push_server.tokens import CLAIM_SECONDS, Grant, InvalidToken
 
 
 def verified(context: Context, token: object) -> Grant:
-    """The grant of a token that came in a message. Raises `BadInput`, `InvalidToken`."""
+    """The grant of a token that came in a message. Raises `BadInput`, `Unauthorized`."""
+    if token is None:
+        raise Unauthorized("token_missing", "Send a token.", event="auth.reject", reason="missing")
     if not isinstance(token, str):
         raise BadInput("params", "token is a string.")
     grant = context.tokens.verify(token, time.time())
