@@ -4,6 +4,7 @@ Clients from outside are in `test_bayeux_clients.py`.
 """
 
 import json
+import re
 import os
 import signal
 import socket
@@ -696,6 +697,8 @@ def test_what_is_no_request(push: PushServer, body: bytes) -> None:
             assert response.json()[0]["error"].startswith("405:")
         else:
             assert response.status == 400
+            # Some clients (Faye in Node) take any JSON for an answer of Bayeux.
+            assert re.fullmatch(rb"[a-z_]+: [^{]+", response.body)
 
 
 def test_a_form_as_plain_text(push: PushServer, name: str) -> None:
@@ -794,7 +797,7 @@ def test_script_elements_are_switched(push_server_factory: Callable[..., PushSer
     client = Client(push, push.token())
     assert "callback-polling" not in client.reply["supportedConnectionTypes"]
     response = ask(push, [client.connect()])
-    assert (response.status, response.error) == (403, "jsonp_off")
+    assert response.status == 403 and response.body.startswith(b"jsonp_off: ")
 
 
 def test_script_elements(scripted: PushServer) -> None:
@@ -827,7 +830,7 @@ def test_a_token_does_not_travel_in_a_url(scripted: PushServer) -> None:
 @pytest.mark.parametrize("callback", ["alert(1)", "a" * 65, "", "a;b", "%3Cscript%3E"])
 def test_44_hostile_callbacks(scripted: PushServer, callback: str) -> None:
     response = ask(scripted, [{}], callback)
-    assert (response.status, response.error) == (400, "callback_malformed")
+    assert response.status == 400 and response.body.startswith(b"callback_malformed: ")
 
 
 # Streams.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from push_server import log
 from push_server.bayeux.mailbox import Mailbox, Send
 from push_server.bayeux.requests import check_callback, json_of, messages_of, script
 from push_server.connection import Connection, SocketConnection
@@ -20,7 +21,7 @@ from push_server.doors.bayeux_socket import BayeuxSocketDoor
 from push_server.doors.lobby import Lobby
 from push_server.doors.request import Answer, Request, parse_json
 from push_server.doors.taking import GiveBack, can_take, take
-from push_server.errors import BadInput, Denied, NotFound, TooLarge, Unavailable
+from push_server.errors import BadInput, Denied, NotFound, PushError, TooLarge, Unavailable
 from push_server.hub import Hub
 from push_server.transports.base import Headers, response_head
 
@@ -44,6 +45,15 @@ class BayeuxDoor:
 
     def __call__(self, request: Request, headers: Headers) -> Answer | None:
         """Answer, or take the connection."""
+        try:
+            return self._answer(request, headers)
+        except PushError as error:
+            log.refused(error, request.ip)
+            # No JSON: Faye in Node takes that for its answer, whatever the status, and waits on.
+            fields = (*headers, *error.headers(), ("Content-Type", "text/plain; charset=utf-8"))
+            return error.status, list(fields), [f"{error.code}: {error.message}".encode()]
+
+    def _answer(self, request: Request, headers: Headers) -> Answer | None:
         if not self._context.serves_bayeux:  # and the connection could not be handed over
             raise Unavailable("elsewhere", "Another process has the sessions.", retry_after=1)
         if request.method == "OPTIONS":
