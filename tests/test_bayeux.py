@@ -4,8 +4,8 @@ Clients from outside are in `test_bayeux_clients.py`.
 """
 
 import json
-import re
 import os
+import re
 import signal
 import socket
 import time
