@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Drupal\push_server\Notification;
 
+use Drupal\Component\Utility\Unicode;
 use Drupal\Core\Entity\EntityTypeManagerInterface;
 use Drupal\push_server\Channels;
 use Drupal\push_server\ClientFactory;
@@ -18,6 +19,10 @@ use Psr\EventDispatcher\EventDispatcherInterface;
  * Runs after the response, or in a queue worker.
  */
 final class Notifier {
+
+  private const TITLE_LENGTH = 255;
+  private const TEXT_LENGTH = 1000;
+  private const NAME_LENGTH = 255;
 
   public function __construct(
     private readonly Store $store,
@@ -90,14 +95,7 @@ final class Notifier {
       return;
     }
     $row = $this->store->add(['role' => $event->role] + $this->columns($event));
-    $this->publish($this->channels->ofRole($event->role), [
-      'id' => (int) $row->id,
-      'title' => $event->title,
-      'text' => $event->text,
-      'sender' => $event->sender,
-      'at' => (int) $row->created,
-      'url' => $event->url,
-    ]);
+    $this->publish($this->channels->ofRole($event->role), $this->view->plainItem($row));
   }
 
   /**
@@ -123,13 +121,20 @@ final class Notifier {
   private function columns(NotificationEvent $event): array {
     return [
       'type' => $event->type,
-      'title' => $event->title,
-      'body' => $event->text,
-      'url' => $event->url,
-      'actor' => $event->sender,
+      'title' => self::fit($event->title, self::TITLE_LENGTH),
+      'body' => self::fit($event->text, self::TEXT_LENGTH),
+      'url' => mb_scrub($event->url),
+      'actor' => self::fit($event->sender, self::NAME_LENGTH),
       'entity_type' => (string) $event->entity?->getEntityTypeId(),
       'entity_id' => (string) $event->entity?->id(),
     ];
+  }
+
+  /**
+   * A text that fits into the table and is UTF-8, whatever a module hands over.
+   */
+  private static function fit(string $text, int $length): string {
+    return Unicode::truncate(mb_scrub($text), $length, FALSE, TRUE);
   }
 
   /**

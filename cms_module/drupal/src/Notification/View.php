@@ -44,16 +44,7 @@ final class View {
    *   Plain text by name.
    */
   public function item(object $row, UserInterface $account): ?array {
-    $item = [
-      'id' => (int) $row->id,
-      'title' => $row->title,
-      'text' => $row->body,
-      'sender' => $row->actor,
-      'at' => (int) $row->created,
-      // A path of this site and nothing else, whoever has made it. Browsers take
-      // a backslash for a slash, and leave out tabs and the ends of lines.
-      'url' => preg_match('~\A/(?![/\\\\])[^\x00-\x1f]*\z~', $row->url) ? $row->url : '',
-    ];
+    $item = $this->plainItem($row);
     if ($row->entity_type === '') {
       return $item;
     }
@@ -66,6 +57,28 @@ final class View {
     return $entity instanceof CommentInterface && in_array($row->type, ['comment', 'reply'], TRUE)
       ? $this->ofComment($item, $row->type, $entity, $account)
       : $item;
+  }
+
+  /**
+   * The item of what is about no entity: the same for everybody.
+   *
+   * @param object $row
+   *   A row of the store.
+   *
+   * @return array<string, string|int>
+   *   Plain text by name.
+   */
+  public function plainItem(object $row): array {
+    return [
+      'id' => (int) $row->id,
+      'title' => $row->title,
+      'text' => $row->body,
+      'sender' => $row->actor,
+      'at' => (int) $row->created,
+      // A path of this site and nothing else, whoever has made it. Browsers
+      // take a backslash for a slash, and leave out tabs and ends of lines.
+      'url' => preg_match('~\A/(?![/\\\\])[^\x00-\x1f]*\z~', $row->url) ? $row->url : '',
+    ];
   }
 
   /**

@@ -7,8 +7,10 @@ namespace Drupal\Tests\push_server\Kernel;
 use Drupal\contact\Entity\ContactForm;
 use Drupal\contact\Entity\Message;
 use Drupal\push_server\Notification\Store;
+use Drupal\push_server\Notification\View;
 use PHPUnit\Framework\Attributes\Group;
 use PHPUnit\Framework\Attributes\RunTestsInSeparateProcesses;
+use Symfony\Component\HttpFoundation\JsonResponse;
 
 /**
  * Messages and announcements.
@@ -98,6 +100,24 @@ final class MessageTest extends PushKernelTestBase {
     self::assertCount(1, $store->ofAccount($this->alice));
     $this->container->get('database')->update('push_server_notification')->fields(['created' => 1])->execute();
     self::assertCount(0, $store->ofAccount($this->alice), 'before the account was there');
+  }
+
+  /**
+   * What is too long, or no UTF-8, must not keep a list from being shown.
+   */
+  public function testWhatDoesNotFit(): void {
+    $push = $this->container->get('push_server');
+    $push->notify([$this->alice->id()], "\xff" . str_repeat('ä', 300_000), "b\xe4d", "/\xff");
+    $push->announce('authenticated', str_repeat('long ', 100_000), "b\xe4d", '//elsewhere.example');
+    $told = $this->notifications();
+    self::assertSame([255, 255], array_map(static fn (array $news): int => mb_strlen($news[1]['title']), $told));
+    self::assertSame('', $told[1][1]['url'], 'not even an announcement leads elsewhere');
+    $view = $this->container->get(View::class);
+    $items = array_map(
+      fn (object $row): ?array => $view->item($row, $this->alice),
+      $this->container->get(Store::class)->ofAccount($this->alice),
+    );
+    self::assertCount(2, json_decode((new JsonResponse($items))->getContent()));
   }
 
   /**
