@@ -402,8 +402,19 @@ async def test_publishing_stops_before_the_disk_is_full(
         await broker.revoke(Revocation("sid", "s", 0.0, 2e9))
         assert await broker.claim("ticket", 30)
         space["free"] = 6 * 2**20
-        house.clock.now += 1
         assert await publish(broker, "a", 1) == [1]
+        # One broadcast does not take what is kept free either.
+        large = b'"%b"' % (b"x" * 250_000)
+        answers = await broker.publish([ask(f"b{n}", 1, large) for n in range(20)])
+        assert all(isinstance(answer, StorageFull) for answer in answers)
+        assert await publish(broker, "a", 2) == [2]
+        # Nor does what waits in the write-ahead log to be copied into the file.
+        space["free"] = 30 * 2**20
+        for answer in await broker.publish([ask(f"b{n}", 2, large) for n in range(20)]):
+            assert published(answer)
+        space["free"] = 8 * 2**20
+        (answer,) = await broker.publish([ask("a", 3)])
+        assert isinstance(answer, StorageFull)
 
 
 @in_loop

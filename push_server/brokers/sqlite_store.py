@@ -14,7 +14,6 @@ the whole log.
 Imported by the SQLite broker.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -38,6 +37,7 @@ from push_server.brokers.sqlite_history import (
     trim_history,
 )
 from push_server.brokers.sqlite_schema import UNREADABLE, Damaged, checksum
+from push_server.brokers.sqlite_space import Space
 from push_server.brokers.writer import Placed
 from push_server.channels import Namespace
 from push_server.errors import PushError, StorageFull, Unavailable
@@ -57,10 +57,6 @@ SWEEP_LIMIT = 50
 
 RENEW_SECONDS = 10.0
 """Between attempts to replace a damaged file: each may leave one behind."""
-
-LOW_WATER = 64 * 1024 * 1024
-"""Publishing stops below this much free space (or 5 % of a small disk). A disk that is quite
-full cannot be rescued from inside: SQLite needs room even to delete."""
 
 
 class Opened(NamedTuple):
@@ -93,8 +89,7 @@ class SQLiteStore:
         self._heads: dict[str, Head] = {}
         self._placed: dict[str, list[Publication]] = {}
         self._swept = 0
-        self._space_checked = 0.0
-        self._low = False
+        self._space = Space(self.path)
         self._failing = False
         """Whether the last transaction failed; a disk that stays full is logged once."""
         self._damage: Exception | None = None
@@ -165,12 +160,12 @@ class SQLiteStore:
         if self._damage is not None:
             raise self._damage  # It could not be replaced yet.
         self._now = self._clock()
-        self._check_space()
+        self._space.measure(self.db)
         self.db.execute("BEGIN IMMEDIATE")
 
     def place(self, requests: Sequence[PublishRequest]) -> list[Published | PushError]:
         """Give each request its place, if its id has none yet."""
-        if self._low:
+        if not self._space.take(requests):
             return [_FULL] * len(requests)
         return [self._place(request) for request in requests]
 
@@ -287,16 +282,6 @@ class SQLiteStore:
         if is_full(error):
             return _FULL
         return Unavailable("storage_error", "The log cannot be written or read.", retry_after=1)
-
-    def _check_space(self) -> None:
-        if abs(self._now - self._space_checked) < 1:
-            return
-        self._space_checked = self._now
-        disk = os.statvfs(self.path)
-        low = disk.f_bavail * disk.f_frsize < min(LOW_WATER, disk.f_blocks * disk.f_frsize // 20)
-        if low and not self._low:
-            log.warn("storage.low", path=self.path, free=disk.f_bavail * disk.f_frsize)
-        self._low = low
 
     # History.
 
