@@ -11,6 +11,8 @@
 ((Drupal, once) => {
   /** Readers of one page do not all ask at once. */
   const SPREAD_MS = 1500;
+  /** A site that is away is asked again after this time and half as much. */
+  const AGAIN_MS = 20000;
 
   const SECTION = '[data-push-server-comments]';
   const COMMENT = 'data-push-server-comment';
@@ -143,17 +145,27 @@
       }
     }
 
-    refreshSoon() {
-      this.timer ||= setTimeout(() => {
-        this.timer = 0;
-        this.refresh();
-      }, Math.random() * SPREAD_MS);
+    refreshSoon(least = 0) {
+      this.timer ||= setTimeout(
+        () => {
+          this.timer = 0;
+          this.refresh();
+        },
+        least + Math.random() * (least / 2 || SPREAD_MS),
+      );
     }
 
     async refresh() {
       const changed = [...this.changed];
       this.changed.clear();
-      const answer = await fetch(window.location.href, { credentials: 'same-origin' });
+      const answer = await fetch(window.location.href, {
+        credentials: 'same-origin',
+      }).catch(() => null);
+      if (!answer || answer.status >= 500) {
+        changed.forEach((id) => this.changed.add(id));
+        this.refreshSoon(AGAIN_MS);
+        return;
+      }
       if (!answer.ok) {
         return;
       }

@@ -36,6 +36,8 @@
       server: settings.server,
       token,
       documentDomain: settings.documentDomain,
+      // What came since the site ended the last one is replayed.
+      since: push?.info().cursor,
     });
     push.on('revoked', (reason) => {
       // Not where somebody else has logged in: then this page is that of a stranger.
