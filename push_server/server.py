@@ -48,6 +48,11 @@ DRAIN_SECONDS = 5.0
 FRONT_SILENCE = 10.0
 """Seconds without a turn of waitress's thread after which the watchdog is told nothing."""
 DESCRIPTOR_SHARE = 0.8
+"""Of the descriptors for connections that last."""
+FRONT_SHARE, RESERVE_SHARE = 0.1, 0.03
+"""The same for those that are asking or idle, of browsers, and besides of the CMS. Both listeners
+share waitress's count; the reserve keeps the way in of the CMS open when browsers have filled
+theirs."""
 INTERNAL_THREADS = 16
 """Workers of the internal listener. Each waits for one commit; together they make a group."""
 
@@ -232,19 +237,23 @@ class _House:
 
     def _serve_on(self, sockets: Sockets) -> None:
         settings = self._settings
-        channels = max(128, int(_descriptors() * 0.15))
-        for name, application, threads, reserve in (
-            ("listen", public_application(self._context), settings.threads, 0),
-            # Both listeners share waitress's count of connections; the reserve keeps the CMS's
-            # way in open when browsers have filled theirs.
-            ("internal_listen", internal_application(self._context), INTERNAL_THREADS, 64),
+        channels = int(_descriptors() * FRONT_SHARE)
+        reserve = int(_descriptors() * RESERVE_SHARE)
+        for name, application, threads, most in (
+            ("listen", public_application(self._context), settings.threads, channels),
+            (
+                "internal_listen",
+                internal_application(self._context),
+                INTERNAL_THREADS,
+                channels + reserve,
+            ),
         ):
             self._fronts.listen(
                 application,
                 sockets[name],
                 threads=threads,
                 max_body=settings.max_body,
-                channels=channels + reserve,
+                channels=most,
                 head_seconds=settings.handshake_timeout,
                 per_address=settings.handshakes_per_ip if name == "listen" else 0,
                 unlimited=without_limit(settings.unlimited_addresses, settings.trusted_proxy),

@@ -125,10 +125,13 @@ def test_37_idle_connections_of_one_address(push_server_factory: Factory, path: 
 
 
 def test_37_more_connections_than_descriptors(push_server_factory: Factory) -> None:
-    # Takes every descriptor the process has. It must neither spin nor die, must go on serving
-    # those inside, and recover when the others leave.
+    # Takes every descriptor the process has, with as many streams as it lets in and more. It must
+    # neither spin nor die, must go on serving those inside, and recover when the others leave.
     push = push_server_factory(descriptors=300, handshake_timeout=60, handshakes_per_ip=1_000)
-    with push.stream(push.token("inside")) as inside:
+    with push.stream(push.token("inside")) as inside, ExitStack() as streams:
+        many = (push.stream(push.token(f"u{number}")) for number in range(300))
+        with pytest.raises(Refused):
+            all(map(streams.enter_context, many))
         held: list[Wire] = []
         try:
             held.extend(push.wire(source=f"127.0.0.{2 + number % 50}") for number in range(500))
@@ -139,6 +142,7 @@ def test_37_more_connections_than_descriptors(push_server_factory: Factory) -> N
         finally:
             for wire in held:
                 wire.close()
+        streams.close()
         deadline = time.monotonic() + PATIENCE
         while True:
             try:

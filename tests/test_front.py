@@ -2,6 +2,7 @@
 front whose I/O thread is this one."""
 
 import contextlib
+import errno
 import logging
 import socket
 import struct
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
 from push_server.addresses import without_limit
@@ -796,6 +798,33 @@ def test_the_overdue_are_given_up_and_the_house_is_told_whatever_the_wall_says(
     assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
     stand.turn(3)
     assert len(stand.front.active_channels) == 1, "who idles rightfully does so by the other clock"
+
+
+def test_where_no_descriptor_is_left_nobody_is_accepted_for_a_while(
+    make_stand: Callable[..., Stand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = make_stand(well)
+    idle = stand.connect()
+    idle.sendall(GET)
+    idle.setblocking(False)
+    stand.until(lambda: answered(idle))
+    tries: list[int] = []
+
+    def accept(_: Any) -> Any:
+        tries.append(1)
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wasyncore.dispatcher, "accept", accept)
+        stand.fronts._next_look = time.monotonic() + 60
+        next_one = stand.connect()
+        stand.turn(5)
+        assert len(tries) == 1
+    stand.fronts._next_look = 0.0
+    next_one.sendall(GET)
+    next_one.setblocking(False)
+    stand.until(lambda: answered(next_one))
+    assert idle.recv(1000).endswith(b"ok") and idle.recv(1) == b"", "who idles makes room"
 
 
 def test_stop_accepting_and_stop(make_stand: Callable[..., Stand]) -> None:

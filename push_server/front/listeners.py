@@ -3,6 +3,7 @@
 Imported by the house.
 """
 
+import errno
 import socket
 import time
 from collections import Counter, deque
@@ -27,6 +28,8 @@ HEADER_BYTES = 16_384
 ACCEPTS_PER_TURN = 64
 SHARED_ACCEPTS_PER_TURN = 2
 """Where several processes accept from one socket: who is awake first must not take them all."""
+NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
 CROWDED = 0.8
 """From this share of the connections allowed here, the longest idle are closed."""
 
@@ -51,13 +54,16 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
         self._incomplete: Counter[str] = Counter()
         self._posted: deque[Callable[[], None]] = deque()
         self._waking = False
+        self._rests = False
+        """Whether there were no descriptors left: then nobody is accepted for up to a second."""
         super().__init__(*args, **kwargs)
 
     def handle_accept(self) -> None:
         """Accept all that wait; waitress takes one per turn, and each turn polls everything."""
         for _ in range(self.accepts_per_turn):
             before = len(self.active_channels)
-            super().handle_accept()
+            if len(self._map) < self.adj.connection_limit:
+                super().handle_accept()
             if len(self.active_channels) == before:
                 return
 
@@ -71,6 +77,20 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
             channel.waits = True
         else:
             super().add_task(channel)
+
+    def accept(self) -> Any:
+        """Accept one connection, if there is a descriptor for it (I/O thread)."""
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                log.rejected("http.accept", "all", reason=error.strerror)
+                self._rests = True  # to ask again at once, and again, takes all the time there is
+            return None
+
+    def readable(self) -> bool:
+        """While somebody more can be accepted (I/O thread)."""
+        return not self._rests and bool(super().readable())
 
     def pull_trigger(self) -> None:
         """Wake the I/O thread (any thread).
@@ -135,6 +155,8 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
         # Connections that had an answer and idle would otherwise fill the house: one cheap
         # request a minute on each keeps everybody else out.
         excess = len(self._map) - int(CROWDED * self.adj.connection_limit)
+        if self._rests:
+            self._rests, excess = False, len(self._map)
         if excess > 0:
             idle = [channel for channel in self.active_channels.values() if channel.idle]
             for channel in sorted(idle, key=attrgetter("owes_since"))[:excess]:
