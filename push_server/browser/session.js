@@ -26,7 +26,7 @@ globalThis.PushSession = (() => {
   /** How many pages are asked in one round; each may sleep and take its whole time. */
   const PAGES_ASKED = 5;
   const MAX_TIMER = 2 ** 31 - 1;
-  /** Parts of its life: a token that seems older, or newer, is worth a look at the server's clock. */
+  /** Parts of its life: one that seems older, or newer, is worth a look at the server's clock. */
   const OLD = 0.5;
   const NEW = -0.1;
   const CLOCK_TIMEOUT = 3000;

@@ -300,8 +300,8 @@
   }
 
   /**
-   * Call back once the page is loaded and somebody looks at it: one that the browser makes in advance
-   * may never be opened, and its frames are not loaded until it is.
+   * Call back once the page is loaded and opened: one that the browser makes in advance may never
+   * be opened, and its frames are not loaded until it is.
    * @param {() => void} work
    */
   function whenOpened(work) {
@@ -325,8 +325,8 @@
    * @typedef {object} Options
    * @property {string} server address of the push server
    * @property {TokenSource} token where this page gets a token from
-   * @property {string} [documentDomain] as configured on the push server, which says it itself where
-   *   this is left out; "" for postMessage
+   * @property {string} [documentDomain] as configured on the push server, which says it itself
+   *   where this is left out; "" for postMessage
    * @property {string} [since] the cursor that the page's content corresponds to
    * @property {"auto" | "worker" | "locks" | "lease" | "none"} [share] how the pages of a user
    *   come to share one connection: the best way there is, one in particular, or not at all

@@ -123,8 +123,8 @@ function shareDomain(domain) {
 }
 
 /**
- * Call back once the page is loaded and somebody looks at it: one that the browser makes in advance
- * may never be opened, and its frames are not loaded until it is.
+ * Call back once the page is loaded and opened: one that the browser makes in advance may never
+ * be opened, and its frames are not loaded until it is.
  * @param {() => void} work
  */
 function whenOpened(work) {

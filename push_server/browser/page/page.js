@@ -20,8 +20,8 @@ const CHANNEL = /^[A-Za-z0-9._:-][A-Za-z0-9._:/-]{0,127}$/;
  * @typedef {object} Options
  * @property {string} server address of the push server
  * @property {TokenSource} token where this page gets a token from
- * @property {string} [documentDomain] as configured on the push server, which says it itself where
- *   this is left out; "" for postMessage
+ * @property {string} [documentDomain] as configured on the push server, which says it itself
+ *   where this is left out; "" for postMessage
  * @property {string} [since] the cursor that the page's content corresponds to
  * @property {"auto" | "worker" | "locks" | "lease" | "none"} [share] how the pages of a user
  *   come to share one connection: the best way there is, one in particular, or not at all
