@@ -1,5 +1,6 @@
 """Both applications under a foreign WSGI server: every route, its headers, its refusals."""
 
+import asyncio
 import io
 import json
 import re
@@ -19,11 +20,12 @@ from waiting import wait_for
 from push_server import __version__, wsgi
 from push_server.channels import ChannelSet
 from push_server.connection import IteratorConnection
-from push_server.doors.commands import Call, broadcast
+from push_server.doors import commands
+from push_server.doors.commands import Call, broadcast, perform_all
 from push_server.doors.context import Context
 from push_server.doors.files import script_names
 from push_server.doors.subscribe import waits_for_nothing
-from push_server.errors import PushError, Unavailable
+from push_server.errors import PushError, TooLarge, Unavailable
 from push_server.settings import Settings
 from push_server.signatures import ApiKey, sign
 from push_server.tokens import TokenKeys
@@ -734,6 +736,18 @@ def test_health(house: House) -> None:
         house.internal.get(path, status=404)
     house.internal.get("/api", status=405)
     house.internal.request("/api", method="OPTIONS", status=403)
+
+
+def test_a_list_reads_only_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A thousand times the history of a channel is 16 GB.
+    monkeypatch.setattr(commands, "ANSWERS_BYTES", 1000)
+
+    async def read() -> bytes:
+        return b"x" * 600
+
+    answers = asyncio.run(perform_all(cast(Context, None), [read] * 4))
+    assert answers[:2] == [b"x" * 600] * 2
+    assert all(isinstance(answer, TooLarge) for answer in answers[2:])
 
 
 def test_not_ready(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ performed on the event loop. Preparing gives either publish requests, so that a 
 becomes one group commit, or a coroutine function. Parameters nobody knows are refused.
 """
 
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from push_server.brokers.survey import CHANNELS, DISCONNECT, STATS
 from push_server.channels import check_channel
 from push_server.doors.context import Context
 from push_server.doors.request import check_fields
-from push_server.errors import BadInput, Denied, PushError
+from push_server.errors import BadInput, Denied, PushError, TooLarge
 from push_server.hub import ANONYMOUS
 from push_server.positions import OFFSET_LIMIT, channel_key, cursor_entry, join_cursor, parse_cursor
 from push_server.publications import Published, PublishRequest, check_id, dump_json
@@ -33,7 +32,12 @@ PRESENCE_LIMIT = 10_000
 FOREVER = float(2**53)
 """`before` of a session's or a token's revocation: whatever a skewed clock wrote as `iat`."""
 
+ANSWERS_BYTES = 32 * 1024 * 1024
+"""Of the answers to one list, beyond which nothing more is read for it: a few kilobytes can ask for
+all that is kept, a thousand times."""
+
 Result = Any
+"""What a command gives: a value, or bytes that are JSON already."""
 Perform = Callable[[], Awaitable[Result]]
 
 
@@ -173,16 +177,16 @@ def history(call: Call) -> Perform:
 
     async def perform() -> Result:
         found = await call.context.broker.history(channel, since, limit)
-        result = {
+        result: dict[str, Any] = {
             "channel": channel,
             "epoch": found.head.epoch,
             "offset": found.head.offset,
             "cursor": join_cursor([cursor_entry(channel, found.head)]),
-            "publications": [json.loads(kept.json) for kept in found.publications],
         }
         if found.reset is not None:
             result["reset"] = found.reset
-        return result
+        kept = b",".join(publication.json for publication in found.publications)
+        return b'%b,"publications":[%b]}' % (dump_json(result)[:-1], kept)
 
     return perform
 
@@ -288,10 +292,10 @@ def prepare(
 
 async def perform_all(
     context: Context, prepared: Sequence[Publishes | Perform | PushError]
-) -> list[Result | PushError]:
+) -> list[bytes | PushError]:
     """Perform commands in order (event loop). A run of publishes is one group commit."""
-    results: list[Result | PushError] = []
-    index = 0
+    results: list[bytes | PushError] = []
+    index = size = 0
     while index < len(prepared):
         run = []
         while index < len(prepared) and isinstance(step := prepared[index], Publishes):
@@ -307,19 +311,27 @@ async def perform_all(
             continue
         assert not isinstance(step, Publishes)
         try:
-            results.append(await step())
+            if size > ANSWERS_BYTES:
+                raise TooLarge("answer_too_large", "Ask for less at once.")
+            result = await step()
+            answer = result if isinstance(result, bytes) else dump_json(result)
+            results.append(answer)
+            size += len(answer)
         except PushError as error:
             results.append(error)
     return results
 
 
-async def _publish_run(context: Context, run: Sequence[Publishes]) -> list[Result | PushError]:
+async def _publish_run(
+    context: Context, run: Sequence[Publishes]
+) -> list[bytes | PushError]:
     requests = [request for publishes in run for request in publishes.requests]
     answers = iter(await context.broker.publish(requests))
-    results: list[Result | PushError] = []
+    results: list[bytes | PushError] = []
     for publishes in run:
         try:
-            results.append(publishes.result([next(answers) for _ in publishes.requests]))
+            result = publishes.result([next(answers) for _ in publishes.requests])
+            results.append(dump_json(result))
         except PushError as error:
             results.append(error)
     return results

@@ -54,14 +54,16 @@ class ApiDoor:
         if not many:
             if isinstance(results[0], PushError):
                 raise results[0]
-            return 200, list(headers), [dump_json({"result": results[0]})]
+            return 200, list(headers), [b'{"result":', results[0], b"}"]
         for failed in {result.code for result in results if isinstance(result, PushError)}:
             log.rejected("api.reject", request.ip, key=key.name, reason=failed)
-        answers = [
-            result.entry() if isinstance(result, PushError) else {"result": result}
+        answers = (
+            dump_json(result.entry())
+            if isinstance(result, PushError)
+            else b'{"result":%b}' % result
             for result in results
-        ]
-        return 200, list(headers), [dump_json(answers)]
+        )
+        return 200, list(headers), [b"[", b",".join(answers), b"]"]
 
     def _signer(self, request: Request, body: bytes) -> ApiKey:
         if request.environ.get("QUERY_STRING"):
