@@ -291,6 +291,24 @@ def test_over_a_unix_socket(
 # While it is away
 
 
+def test_where_php_may_not_look_no_page_is_told(tmp_path: Path) -> None:
+    """Hosts keep PHP inside some folders (open_basedir); a warning would stand in the page."""
+    for spool in ("null", f"'{tmp_path.parent}/elsewhere'"):
+        code = f"""
+            require '{ROOT}/cms_module/client/autoload.php';
+            $push = PushServer\\Client::create([
+                'url' => 'http://127.0.0.1:9', 'api' => 'http://127.0.0.1:9', 'spool' => {spool},
+                'token_key' => str_repeat('t', 32),
+                'api_key' => 'whsec_' . base64_encode(str_repeat('a', 32)),
+            ], static fn () => null);
+            $push->publish('news', 1);
+            echo strlen($push->token('1', 's')) > 0 ? 'page' : 'nothing';
+        """
+        inside = f"open_basedir={ROOT}:{tmp_path}"
+        command = ["php", "-d", "display_errors=stdout", "-d", "log_errors=0", "-d", inside]
+        assert subprocess.check_output([*command, "-r", code], text=True, timeout=60) == "page"
+
+
 @contextlib.contextmanager
 def listening(behave: Callable[[socket.socket], None]) -> Iterator[int]:
     """A server that accepts, and then does something else than answering."""

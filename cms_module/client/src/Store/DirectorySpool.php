@@ -36,7 +36,7 @@ final class DirectorySpool implements Spool
      */
     public function prepare(): void
     {
-        if (!is_dir($this->directory) && !@mkdir($this->directory, 0700, true) && !is_dir($this->directory)) {
+        if (!@is_dir($this->directory) && !@mkdir($this->directory, 0700, true) && !@is_dir($this->directory)) {
             throw new SpoolException("The directory $this->directory (setting spool) cannot be made.");
         }
         if (!is_writable($this->directory)) {
@@ -131,7 +131,7 @@ final class DirectorySpool implements Spool
      */
     private function files(): array
     {
-        $names = is_dir($this->directory) ? (scandir($this->directory) ?: []) : [];
+        $names = @is_dir($this->directory) ? (scandir($this->directory) ?: []) : [];
         return array_values(preg_grep('/\A[01]-[0-9]{20}-.*\.jsonl\z/', $names) ?: []);
     }
 

@@ -285,7 +285,8 @@ final class Client
         if (function_exists('apcu_enabled') && apcu_enabled()) {
             return new ApcuFlags("push:$prefix:");
         }
-        $isThere = $directory !== null && (is_dir($directory) || @mkdir($directory, 0700, true));
+        // Where PHP may not even look (open_basedir), asking is a warning.
+        $isThere = $directory !== null && (@is_dir($directory) || @mkdir($directory, 0700, true));
         return $isThere && is_writable($directory) ? new FileFlags($directory) : new OwnFlags();
     }
 
@@ -296,7 +297,7 @@ final class Client
     {
         $user = function_exists('posix_geteuid') ? posix_geteuid() : null;
         $directory = sprintf('%s/push-spool-%s-%s', sys_get_temp_dir(), $user ?? get_current_user(), $name);
-        if (!is_dir($directory) && !@mkdir($directory, 0700) && !is_dir($directory)) {
+        if (!@is_dir($directory) && !@mkdir($directory, 0700) && !@is_dir($directory)) {
             return null;
         }
         $isOurs = !is_link($directory)
