@@ -9,7 +9,7 @@
     connecting: "The connection is being made.",
     live: "Everything is connected. News arrives by itself.",
     delayed: "The push server cannot reach its log. News comes when it can.",
-    retrying: "The connection was lost. It is being made again.",
+    retrying: "There is no connection just now. The page keeps trying.",
     waiting: "The site does not answer. The page keeps asking.",
     signed_out: "You are logged out.",
     revoked: "You are logged out.",
