@@ -24,6 +24,7 @@ def lose(stage: Stage, channel: str = "room", offset: int = 3) -> Position:
     """The channel's log is another one, and stands here."""
     stage.broker.epoch += 1
     stage.broker._logs.clear()
+    stage.broker._keeping.clear()
     head = Position(stage.broker.epoch, offset, "AAAAAA")
     stage.hub.restarted(channel, EPOCH, head)
     return head

@@ -575,7 +575,7 @@ async def test_a_node_that_was_only_asleep_comes_back(redis: RedisServer) -> Non
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sleeper.roster, "renew", lambda: asyncio.sleep(0))
             await until(lambda: one.said[1:] == [("leave", "42")])
-            assert one.gone == [sleeper.roster.node]
+            await until(lambda: one.gone == [sleeper.roster.node])
         await until(lambda: one.said[2:] == [("join", "42")])
         assert await one.who() == {"42": Member(1, "")}
 
