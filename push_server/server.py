@@ -79,9 +79,9 @@ def set_up_log(*, workers: bool = False) -> None:
         else logging.Formatter(f"%(asctime)s{process} %(levelname)s %(message)s")
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # Of a client that has left it names the path, with whatever line ends are in that.
-    logging.getLogger("waitress").setLevel(logging.WARNING)
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    # It names the path of a client that has left, with whatever line ends are in that, and says as
+    # often as connections come and go that there are too many.
+    logging.getLogger("waitress").setLevel(logging.ERROR)
 
 
 def run(

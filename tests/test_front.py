@@ -15,6 +15,7 @@ import pytest
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
+from push_server import log
 from push_server.addresses import without_limit
 from push_server.casts import Address
 from push_server.front import channel as channel_module
@@ -292,13 +293,12 @@ def test_a_client_that_is_gone_before_the_worker_is_done_is_not_passed_on(scene:
 @pytest.fixture
 def as_served(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What a server logs, with the levels that it sets."""
-    loggers = [logging.getLogger(name) for name in ("waitress", "waitress.queue")]
-    levels = [logger.level for logger in loggers]
+    logger = logging.getLogger("waitress")
+    level = logger.level
     caplog.set_level(logging.INFO)
     set_up_log()
     yield caplog
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+    logger.setLevel(level)
 
 
 def test_58_a_client_that_is_gone_forges_no_line(
@@ -798,6 +798,23 @@ def test_the_overdue_are_given_up_and_the_house_is_told_whatever_the_wall_says(
     assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
     stand.turn(3)
     assert len(stand.front.active_channels) == 1, "who idles rightfully does so by the other clock"
+
+
+def test_a_house_that_is_full_again_and_again_is_not_logged_as_often(
+    make_stand: Callable[..., Stand],
+    as_served: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(log, "_windows", {})
+    stand = make_stand(channels=5)
+    for _ in range(log.LINES_PER_MINUTE + 2):
+        clients = [stand.connect() for _ in range(5)]
+        stand.until(lambda: stand.front.in_connection_overflow)
+        for client in clients:
+            client.close()
+        stand.until(lambda: not stand.front.in_connection_overflow)
+    lines = [each.getMessage() for each in as_served.records]
+    assert lines == ["event=http.full limit=5 ip=all"] * log.LINES_PER_MINUTE
 
 
 def test_where_no_descriptor_is_left_nobody_is_accepted_for_a_while(

@@ -90,7 +90,11 @@ class Front(BaseWSGIServer):  # type: ignore[misc]
 
     def readable(self) -> bool:
         """While somebody more can be accepted (I/O thread)."""
-        return not self._rests and bool(super().readable())
+        full = self.in_connection_overflow
+        room = bool(super().readable())
+        if self.in_connection_overflow and not full:
+            log.rejected("http.full", "all", limit=self.adj.connection_limit)
+        return room and not self._rests
 
     def pull_trigger(self) -> None:
         """Wake the I/O thread (any thread).
