@@ -19,7 +19,7 @@ from test_brokers import ask, head_of, in_loop, offsets, publish, published, res
 from waiting import until, wait_for
 
 from push_server.brokers import redis as redis_broker
-from push_server.brokers import redis_connection, redis_rooms
+from push_server.brokers import redis_connection, redis_rooms, redis_roster
 from push_server.brokers.redis import RedisBroker
 from push_server.brokers.redis_connection import Ear
 from push_server.channels import Namespace, Namespaces
@@ -316,6 +316,26 @@ async def test_a_killed_command_connection_comes_back(own: RedisServer) -> None:
         assert sent >= 4
         await until(lambda: one.ids() == two.ids() == [f"id{n}" for n in range(1, 61)])
         assert one.restarts == two.restarts == []
+
+
+@in_loop
+async def test_the_heart_beats_while_reading_takes_long(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick(monkeypatch, 0.02)
+    monkeypatch.setattr(redis_roster, "RENEW_SECONDS", 0.0)
+    async with nodes(redis) as (node,):
+        broker, hangs = node.broker, asyncio.Event()
+
+        async def check() -> bool:
+            hangs.set()
+            await asyncio.Event().wait()
+            return False
+
+        monkeypatch.setattr(broker._rooms, "check", check)
+        await hangs.wait()
+        sung, renewed = broker._heard_song, broker.roster._renew_at
+        await until(lambda: broker._heard_song > sung + 2 and broker.roster._renew_at > renewed)
 
 
 @in_loop
@@ -990,9 +1010,10 @@ async def test_a_publication_too_large_for_the_bus_is_refused(redis: RedisServer
 # Starting.
 
 
-async def refusal(url: str) -> str:
+async def refusal(url: str, kind: type[PushError] = BadInput) -> str:
+    """What it says; `Unavailable` is worth another try, and systemd gives it."""
     node = Node(url)
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(kind) as refused:
         await node.broker.start()
     await node.broker.close()
     assert refused.value.code == "broker_unusable"
@@ -1009,7 +1030,7 @@ async def test_a_redis_that_may_evict_is_refused(own: RedisServer) -> None:
 
 @in_loop
 async def test_a_redis_that_cannot_be_reached_is_named_in_one_line() -> None:
-    message = await refusal("redis://push:geheim@127.0.0.1:1/3")
+    message = await refusal("redis://push:geheim@127.0.0.1:1/3", Unavailable)
     assert message.startswith('broker = "redis://push@127.0.0.1:1/3": Redis cannot be reached (')
     assert "geheim" not in message and "\n" not in message
 
@@ -1027,7 +1048,7 @@ async def test_an_old_redis_and_a_replica_are_refused(
 ) -> None:
     with RedisServer() as primary:
         own.cli("REPLICAOF", "127.0.0.1", primary.port)
-        assert "name its primary" in await refusal(own.url)
+        assert "name its primary" in await refusal(own.url, Unavailable)
         own.cli("REPLICAOF", "NO", "ONE")
     monkeypatch.setattr(redis_connection, "OLDEST", (99, 0))
     assert "too old" in await refusal(own.url)

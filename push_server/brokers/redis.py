@@ -21,7 +21,7 @@ from typing import Any
 from push_server import log
 from push_server.brokers.base import Broker, Deliver, Revoked, id_conflict
 from push_server.brokers.redis_bus import Bus
-from push_server.brokers.redis_connection import ResponseError, Unusable
+from push_server.brokers.redis_connection import Away, ResponseError, Unusable
 from push_server.brokers.redis_link import Call, Link, Script, failure
 from push_server.brokers.redis_log import SCRIPTS as LOG_SCRIPTS
 from push_server.brokers.redis_log import RedisLog
@@ -144,9 +144,8 @@ class RedisBroker(Broker):
         try:
             await self._link.start()
         except Unusable as error:
-            raise BadInput(
-                "broker_unusable", f'broker = "{self.address.shown}": {error}.'
-            ) from error
+            kind = Unavailable if isinstance(error, Away) else BadInput
+            raise kind("broker_unusable", f'broker = "{self.address.shown}": {error}.') from error
         try:
             await self._bus.start()
             await self._revocations.load(await self._log.epoch(), starting=True)
@@ -344,7 +343,7 @@ class RedisBroker(Broker):
             await self._rooms.catch_up_all()
 
     async def _tick(self) -> None:
-        working: asyncio.Task[None] | None = None
+        working: dict[str, asyncio.Task[None]] = {}
         while True:
             await asyncio.sleep(TICK)
             try:
@@ -352,23 +351,28 @@ class RedisBroker(Broker):
                 self._rooms.forsake()
             except Exception as failure:  # noqa: BLE001  # or nobody would notice a deaf bus any more
                 log.error("broker.tick_failed", failure)
-            if self._link.up and (working is None or working.done()):
-                working = self._spawn(self._work())
+            # Apart: what is read may take seconds, and whose heart does not beat counts as dead.
+            for name, work in (("beat", self._beat), ("work", self._work)):
+                if self._link.up and (name not in working or working[name].done()):
+                    working[name] = self._spawn(self._once(work))
 
-    async def _work(self) -> None:
+    async def _once(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await self._sing()
-            if await self._rooms.check() or not self._bus.up:
-                await self._revocations.load(await self._log.epoch())
-            await self._revocations.forget()
-            await self._log.sweep()
-            await self.roster.renew()
+            await work()
         except PushError as error:
             log.rejected("broker.tick", "all", reason=str(error))
 
-    async def _sing(self) -> None:
+    async def _beat(self) -> None:
+        """The heartbeats: ours over the bus, and that of this node among the others."""
         self._sung += 1
         await self._link.one(("PUBLISH", self._bus_node, str(self._sung)))
+        await self.roster.renew()
+
+    async def _work(self) -> None:
+        if await self._rooms.check() or not self._bus.up:
+            await self._revocations.load(await self._log.epoch())
+        await self._revocations.forget()
+        await self._log.sweep()
 
     def _judge(self) -> None:
         """Give up a bus that is deaf; tell the subscribers when Redis is away, and back."""
