@@ -42,6 +42,9 @@ from push_server.tokens import TokenKeys
 from push_server.webhooks import Webhooks
 
 EXIT_SETTINGS = 2
+"""The configuration cannot work; whoever starts servers need not try again."""
+EXIT_AWAY = 69
+"""The log is out of reach or out of room, which may pass."""
 """Exit status when the configuration cannot be used."""
 DRAIN_SECONDS = 5.0
 """How long clients have to take their last words."""
@@ -94,7 +97,8 @@ def run(
     except (SettingsError, PushError) as error:
         said = error.message if isinstance(error, PushError) else error
         sys.stderr.write(f"push-server: {said}\n")
-        return EXIT_SETTINGS
+        passing = isinstance(error, PushError) and error.status >= 500
+        return EXIT_AWAY if passing else EXIT_SETTINGS
 
 
 async def make_context(settings: Settings) -> Context:

@@ -26,7 +26,7 @@ from push_server import log, systemd
 from push_server.config_load import load_settings
 from push_server.crossing import EXIT_DEAD_THREAD
 from push_server.front.handover import Handover
-from push_server.server import EXIT_SETTINGS, Inherited, run, set_up_log
+from push_server.server import EXIT_AWAY, EXIT_SETTINGS, Inherited, run, set_up_log
 from push_server.settings import Settings, SettingsError
 from push_server.sockets import open_sockets
 
@@ -159,7 +159,7 @@ class Workers:
             pid, status = ended
             worker = self._running.pop(pid)
             log.warn("worker.ended", worker=pid, status=status)
-            if status == EXIT_SETTINGS and not self._steady:
+            if status in (EXIT_SETTINGS, EXIT_AWAY) and not self._steady:
                 return status
             if now - worker.started >= STEADY_SECONDS:
                 self._due.append((now, PAUSE_SECONDS[0]))

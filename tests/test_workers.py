@@ -22,7 +22,7 @@ from wire import Ended, Stream
 
 from push_server.brokers import BROKERS, is_shared
 from push_server.cli import main
-from push_server.server import EXIT_SETTINGS
+from push_server.server import EXIT_AWAY, EXIT_SETTINGS
 
 WORKERS = 3
 KEY = "k" * 32
@@ -241,7 +241,7 @@ def test_a_log_for_one_process_is_refused(broker: str, tmp_path: Path) -> None:
 
 def test_a_redis_that_is_not_there(tmp_path: Path) -> None:
     ended = serve(tmp_path)
-    assert ended.returncode == EXIT_SETTINGS
+    assert ended.returncode == EXIT_AWAY
     assert "Redis cannot be reached" in ended.stderr
     assert "Traceback" not in ended.stderr
 

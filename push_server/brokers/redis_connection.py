@@ -69,6 +69,10 @@ class Unusable(Exception):
     """Raised if this Redis must not be used; the message says what to do."""
 
 
+class Away(Unusable):
+    """Raised if there is none now, which may pass by itself."""
+
+
 class ServerInfo(NamedTuple):
     """What a Redis says of itself."""
 
@@ -180,7 +184,7 @@ async def server_info(connection: AnyConnection) -> ServerInfo:
     if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
         raise Unusable(f"Redis {version} is too old; 7.0 or newer is needed")
     if info.get("role") != "master":
-        raise Unusable("this Redis is a replica; name its primary")
+        raise Away("this Redis is a replica; name its primary")  # or it is yet to take over
     if (policy := info.get("maxmemory_policy")) != "noeviction":
         raise Unusable(
             f"Redis may evict what we keep (maxmemory-policy {policy}); write"

@@ -32,6 +32,7 @@ from push_server.brokers.redis_connection import (
     RETRY_SECONDS,
     AnyConnection,
     AuthenticationError,
+    Away,
     NoScriptError,
     ReadOnlyError,
     ResponseError,
@@ -119,8 +120,10 @@ class Link:
         """Connect. Raises `Unusable`, naming what to do, if that fails."""
         try:
             connection = await self._connect()
+        except Unusable:
+            raise
         except FAILURES as error:
-            raise Unusable(_explained(error)) from error
+            raise _explained(error) from error
         self._task = asyncio.create_task(self._run(connection), name="redis-link")
 
     async def close(self) -> None:
@@ -319,12 +322,10 @@ def _taken(jobs: deque[_Job], most: int) -> list[_Job]:
     return taken
 
 
-def _explained(error: BaseException) -> str:
-    if isinstance(error, Unusable):
-        return str(error)
+def _explained(error: BaseException) -> Unusable:
     if isinstance(error, AuthenticationError) or str(error).startswith(("WRONGPASS", "NOAUTH")):
-        return f"Redis does not accept the user or the password ({reason_of(error)})"
-    return f"Redis cannot be reached ({reason_of(error)})"
+        return Unusable(f"Redis does not accept the user or the password ({reason_of(error)})")
+    return Away(f"Redis cannot be reached ({reason_of(error)})")
 
 
 def _fail(job: _Job, reason: str) -> None:
