@@ -83,7 +83,7 @@ def push() -> FakePush:
 
 @pytest.fixture
 def app(push: FakePush) -> Any:
-    settings = Settings(SITE, PUSH, "site.localhost", TOKEN_KEY, SECRET)
+    settings = Settings(SITE, PUSH, TOKEN_KEY, SECRET)
     site = DemoSite(settings, push)  # type: ignore[arg-type]  # As much of it as the site uses.
     return TestApp(site, extra_environ={"HTTP_HOST": "www.site.localhost:8080"})
 

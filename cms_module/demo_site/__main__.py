@@ -38,7 +38,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--url", help="the site as browsers see it (default: www.site.localhost)")
     parser.add_argument("--push-url", default=PUSH_URL, help="push host as browsers see it")
     parser.add_argument("--api-url", default=API_URL, help="internal API, http://… or unix:/…")
-    parser.add_argument("--document-domain", default=DOMAIN, help='"" to use messages only')
     parser.add_argument("--keys", type=Path, help="JSON file with token_key, api_key and secret")
     return parser.parse_args(arguments)
 
@@ -62,7 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings(
             site_url=options.url or f"http://www.{DOMAIN}:{options.listen.rpartition(':')[2]}",
             push_url=options.push_url,
-            document_domain=options.document_domain,
             token_key=keys["token_key"],
             secret=keys["secret"],
         )

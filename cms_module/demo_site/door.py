@@ -50,8 +50,6 @@ class Settings:
 
     site_url: str
     push_url: str
-    document_domain: str
-    """As the push server has it; empty to let page and frame talk by messages only."""
     token_key: str
     secret: str
     """Signs what only this site reads: form tokens and session hashes."""

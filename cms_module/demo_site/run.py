@@ -187,7 +187,7 @@ def start(places: Places) -> list[Child]:
     site = [
         *("--listen", f"127.0.0.1:{places.port}", "--url", places.site_url),
         *("--push-url", places.push_url, "--api-url", f"http://127.0.0.1:{places.api_port}"),
-        *("--document-domain", DOMAIN, "--keys", str(keys_file)),
+        *("--keys", str(keys_file)),
     ]
     children: list[Child] = []
     try:

@@ -146,7 +146,6 @@ class DemoSite(Door):
             "head.html",
             user=person.id,
             push_url=self.settings.push_url,
-            domain=self.settings.document_domain,
             form_token=visit.form_token,
         )
         here = visit.request.path.strip("/") or "today"

@@ -5,7 +5,7 @@
  */
 "use strict";
 
-const { push: server, domain: documentDomain } = document.querySelector("meta[name=site]").dataset;
+const { push: server } = document.querySelector("meta[name=site]").dataset;
 /** Where the channel stood when the site looked up the first slide: later turns will come. */
 const { since } = document.getElementById("deck").dataset;
 

@@ -14,7 +14,7 @@ const site = (() => {
 
   function connect() {
     if (typeof push !== "undefined") return push;
-    return Push.connect({ server: facts.push, token: "/push/token", documentDomain: facts.domain });
+    return Push.connect({ server: facts.push, token: "/push/token" });
   }
   const connection = connect();
 

@@ -1,4 +1,4 @@
-const push = Push.connect({ server, documentDomain, since, token: "/push/token" });
+const push = Push.connect({ server, since, token: "/push/token" });
 push.subscribe("slides:tour", ({ page }) => deck.show(page));
 push.on("reset", () => location.reload());
 const presenting = new URLSearchParams(location.search).has("present");
