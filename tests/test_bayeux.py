@@ -717,6 +717,22 @@ def test_a_form_as_plain_text(push: PushServer, name: str) -> None:
         assert response.header("Access-Control-Allow-Credentials") == "true"
 
 
+@pytest.mark.parametrize("form", [False, True])
+def test_a_stranger_sends_little(push: PushServer, name: str, form: bool) -> None:
+    client = Client(push, push.token(name, pub_ch=["chat:*"]))
+    message = client.message(f"/chat/{name}", data="x" * 40_000)
+
+    def post(sent: Any) -> Response:
+        text = json.dumps([sent], separators=(",", ": "))
+        body = b"message=" + quote(text).encode() if form else text.encode()
+        return push.request("POST", "/bayeux", body=body, headers={"Content-Type": "text/plain"})
+
+    assert post(message).json()[0]["successful"] is True
+    assert post({**message, "clientId": "nobody"}).status == 413
+    assert post(Client(push).handshake("x" * 40_000)).status == 413
+    assert post({**message, "clientId": "nobody", "data": "x" * 30_000}).status == 200
+
+
 def test_49_a_foreign_page(push: PushServer, name: str) -> None:
     body = json.dumps([Client(push).handshake(push.token(name))]).encode()
     for origin in ("https://evil.example", "null"):

@@ -19,6 +19,12 @@ MESSAGES_LIMIT = 100
 Message = Mapping[str, Any]
 
 _CALLBACK = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.]{0,63}")
+_CLIENT_ID = re.compile(rb'clientId(?:[\s":+]|%[0-9A-Fa-f]{2}){1,12}([A-Za-z0-9_-]{1,64})')
+
+
+def client_ids(body: bytes) -> list[str]:
+    """What a body seems to name as clientIds, in JSON or in a form, before it is read."""
+    return [found.decode() for found in _CLIENT_ID.findall(body)]
 
 
 def json_of(body: bytes) -> bytes:

@@ -13,12 +13,12 @@ from typing import Any
 
 from push_server import log
 from push_server.bayeux.mailbox import Mailbox, Send
-from push_server.bayeux.requests import check_callback, json_of, messages_of, script
+from push_server.bayeux.requests import check_callback, client_ids, json_of, messages_of, script
 from push_server.connection import Connection, SocketConnection
 from push_server.dates import date_header
 from push_server.doors.bayeux import CALLBACK, HOLD_SECONDS, POLLING, Bayeux, Hold
 from push_server.doors.bayeux_socket import BayeuxSocketDoor
-from push_server.doors.lobby import Lobby
+from push_server.doors.lobby import CONNECT_BYTES, Lobby
 from push_server.doors.request import Answer, Request, parse_json
 from push_server.doors.taking import GiveBack, can_take, take
 from push_server.errors import BadInput, Denied, NotFound, PushError, TooLarge, Unavailable
@@ -63,8 +63,11 @@ class BayeuxDoor:
         if "websocket" in request.header("upgrade").lower():  # another offer is passed over
             return self._socket_door(request, headers)
         if request.method == "POST":
-            text = json_of(request.body(self._context.settings.max_body))
-            return self._serve(request, headers, text, "")
+            body = request.body(self._context.settings.max_body)
+            if len(body) > CONNECT_BYTES and not any(map(self._bayeux.client, client_ids(body))):
+                # To read it would take up to 50 ms of the I/O thread, for anybody.
+                raise TooLarge("body_too_large", "Before there is a session, 32 KiB at most.")
+            return self._serve(request, headers, json_of(body), "")
         if "text/event-stream" in request.header("accept"):
             return self._stream(request, headers)
         if not self._context.settings.jsonp:
