@@ -175,7 +175,7 @@ class Settings:
     stall_timeout: float = _row(
         casts.seconds(0.05, 3600), 30,
         "Seconds a client may take nothing off a full socket before it is cut. It resumes from"
-        " its cursor.",
+        " its cursor. One that is gone without a word is noticed as long after a ping.",
     )
     handshake_timeout: float = _row(
         casts.seconds(0.05, 600), 10,

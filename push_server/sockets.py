@@ -41,13 +41,13 @@ def open_sockets(settings: Settings, given: Sockets | None = None) -> Sockets:
     found: dict[str, list[socket.socket]] = {}
     with contextlib.ExitStack() as opened:
         for each in chain.from_iterable(given.values()):
-            tune(opened.enter_context(each))
+            tune(opened.enter_context(each), settings.stall_timeout)
         for name, wanted in addresses.items():
             at = {_place(address_of(each)): each for each in given.pop(name, ())}
             found[name] = [
                 at.pop(place)
                 if (place := _place(address)) in at
-                else opened.enter_context(open_socket(name, address))
+                else opened.enter_context(open_socket(name, address, settings.stall_timeout))
                 for address in wanted
             ]
             for unwanted in at.values():
@@ -72,7 +72,7 @@ def _disagree(there: Address, wanted: Sequence[Address]) -> str:
     )
 
 
-def open_socket(name: str, address: Address) -> socket.socket:
+def open_socket(name: str, address: Address, stall_timeout: float = 0.0) -> socket.socket:
     """A socket that listens at this address. Raises `SettingsError` naming the setting."""
     family = socket.AF_UNIX if address.path else socket.AF_INET
     opened = socket.socket(socket.AF_INET6 if ":" in address.host else family)
@@ -85,7 +85,7 @@ def open_socket(name: str, address: Address) -> socket.socket:
                 # [::] is then IPv6 alone, on every system and whatever its kernel settings are.
                 opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             opened.bind((address.host, address.port))
-        tune(opened)
+        tune(opened, stall_timeout)
         opened.listen(BACKLOG)
     except OSError as error:
         opened.close()
@@ -115,16 +115,17 @@ def _bind_path(opened: socket.socket, path: str) -> None:
     os.chmod(path, UNIX_MODE)
 
 
-def tune(listening: socket.socket) -> None:
+def tune(listening: socket.socket, stall_timeout: float = 0.0) -> None:
     """Set what every connection that comes in through this socket inherits."""
     # Without it the kernel takes up to 4 MB for a reader that has stopped, long before our own
     # budget sees anything of it.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     if listening.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
         # A client that vanished without a word is noticed this long after a ping; else the kernel
-        # sends the ping again for a quarter of an hour.
-        milliseconds = UNACKNOWLEDGED_SECONDS * 1000
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        # sends the ping again for a quarter of an hour. One that takes nothing is as silent to the
+        # kernel: the hub, which says so, comes first.
+        seconds = max(UNACKNOWLEDGED_SECONDS, stall_timeout + 1)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
 
 def answers(path: str) -> bool:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,23 @@ def test_what_is_given_is_not_opened() -> None:
         (ours,) = sockets["internal_listen"]
         buffers = {each.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) for each in (taken, ours)}
         assert len(buffers) == 1 and untuned not in buffers
+    finally:
+        close(sockets.values())
+
+
+@pytest.mark.parametrize(("stall_timeout", "seconds"), [(0.5, 20), (19, 20), (30, 31), (60, 61)])
+def test_the_kernel_cuts_no_slow_reader_before_the_hub_does(
+    stall_timeout: float, seconds: int
+) -> None:
+    taken = socket.create_server(("127.0.0.1", 0))
+    settings = replace(
+        Settings(), listen=(address_of(taken), ANYWHERE), internal_listen=ANYWHERE,
+        stall_timeout=stall_timeout,
+    )  # fmt: skip
+    sockets = open_sockets(settings, {"listen": [taken]})
+    try:
+        for each in chain.from_iterable(sockets.values()):
+            assert each.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == seconds * 1000
     finally:
         close(sockets.values())
 
