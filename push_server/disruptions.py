@@ -1,14 +1,10 @@
 """What befalls the log, as the subscribers hear of it: it is another one, or out of reach.
 
-The broker says so through its callbacks. Each subscriber is told by itself, so that one connection
-that fails does not keep it from all behind it.
-
-Event loop only. Imported by the hub.
+The broker says so through its callbacks. Event loop only. Imported by the hub.
 """
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
 
 from push_server.greeting import Greeting
 from push_server.history import UNKNOWN
@@ -30,16 +26,11 @@ class Disruptions:
         greeting: Greeting,
         lifetimes: Lifetimes,
         counts: Counter[str],
-        *,
-        answer: Callable[[Subscriber], None],
-        fail: Callable[[Subscriber, Exception], None],
     ) -> None:
         self._rooms = rooms
         self._greeting = greeting
         self._lifetimes = lifetimes
         self._counts = counts
-        self._answer = answer
-        self._fail = fail
         self._degraded_ends = float("inf")
 
     def restarted(self, channel: str, reason: str, head: Position) -> None:
@@ -48,19 +39,15 @@ class Disruptions:
         Those whose history is being read are answered from the new log anyway.
         """
         self._rooms.fan_out()  # what was delivered before it was so
-        for subscriber in self._rooms.of(channel):
-            try:
-                if isinstance(subscriber.held, deque):
-                    # Still being told what is gone: it comes back with the place it has reached.
-                    subscriber.connection.close("restarted")
-                elif subscriber.held is None:
-                    self._greeting.reset(subscriber, reason, {channel: head})
-                    if subscriber.transport.once:
-                        self._answer(subscriber)
-                    else:
-                        subscriber.flush()
-            except Exception as failure:  # noqa: BLE001
-                self._fail(subscriber, failure)
+        present = self._rooms.of(channel)
+        for subscriber in present:
+            if isinstance(subscriber.held, deque):
+                # Still being told what is gone: it comes back with the place it has reached.
+                subscriber.connection.close("restarted")
+        self._rooms.tell(
+            [subscriber for subscriber in present if subscriber.held is None],
+            lambda subscriber: self._greeting.reset(subscriber, reason, {channel: head}),
+        )
         for subscriber in self._rooms.watching(channel):
             self.say_reset(subscriber, reason, [channel])
 
@@ -79,24 +66,23 @@ class Disruptions:
 
     def say_reset(self, subscriber: Subscriber, reason: str, channels: list[str]) -> None:
         """Tell a subscriber to load anew what it only watches, and has no place in."""
-        try:
-            self._greeting.say_reset(subscriber, reason, channels)
-            subscriber.flush()
-        except Exception as failure:  # noqa: BLE001
-            self._fail(subscriber, failure)
+        self._rooms.tell(
+            [subscriber], lambda each: self._greeting.say_reset(each, reason, channels)
+        )
 
     def degraded(self, degraded: bool) -> None:
         """Tell every stream that nothing can come just now, or again."""
         self._counts["degraded"] = int(degraded)
         ends = time.monotonic() + DEGRADED_SECONDS if degraded else float("inf")
         self._degraded_ends = min(self._degraded_ends, ends) if degraded else ends
-        for subscriber in self._lifetimes.everyone():
-            if subscriber.live and not subscriber.transport.once and not subscriber.parting:
-                try:
-                    subscriber.say({"type": "degraded", "degraded": degraded})
-                    subscriber.flush()
-                except Exception as failure:  # noqa: BLE001
-                    self._fail(subscriber, failure)
+        self._rooms.tell(
+            [
+                subscriber
+                for subscriber in self._lifetimes.everyone()
+                if subscriber.live and not subscriber.transport.once and not subscriber.parting
+            ],
+            lambda subscriber: subscriber.say({"type": "degraded", "degraded": degraded}),
+        )
 
     def too_long(self, now: float) -> bool:
         """Whether the log has been out of reach for so long that all streams have to end; once."""

@@ -95,12 +95,7 @@ class Hub:
             heartbeat, max_age, answer=answer, end=self._partings.reconnect, fail=self._fail
         )
         self._disruptions = Disruptions(
-            self._rooms,
-            self._greeting,
-            self._lifetimes,
-            self.counts,
-            answer=answer,
-            fail=self._fail,
+            self._rooms, self._greeting, self._lifetimes, self.counts
         )
         self._draining = False
         self.empty = asyncio.Event()

@@ -240,16 +240,20 @@ class Rooms:
 
     def announce(self, channel: str, control: bytes) -> None:
         """Send a control message, which is JSON already, to those who are live."""
-        for subscriber in self.of(channel):
-            if subscriber.live:
-                try:
-                    subscriber.relay(control)
-                    if subscriber.transport.once:
-                        self._answer(subscriber)
-                    else:
-                        subscriber.flush()
-                except Exception as failure:  # noqa: BLE001
-                    self._fail(subscriber, failure)
+        live = [subscriber for subscriber in self.of(channel) if subscriber.live]
+        self.tell(live, lambda subscriber: subscriber.relay(control))
+
+    def tell(self, subscribers: Iterable[Subscriber], say: Callable[[Subscriber], None]) -> None:
+        """Say something to each, and send it; one that fails does not keep it from all behind."""
+        for subscriber in subscribers:
+            try:
+                say(subscriber)
+                if subscriber.transport.once:
+                    self._answer(subscriber)
+                else:
+                    subscriber.flush()
+            except Exception as failure:  # noqa: BLE001
+                self._fail(subscriber, failure)
 
     def _encode(
         self, channel: str, transport: Transport, publications: Sequence[Publication]
