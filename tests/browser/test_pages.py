@@ -112,12 +112,17 @@ def test_the_only_page_comes_back_and_catches_up(
     world.notify("alice", 1)
     expect(tab, [1])
     tab.goto(world.site.url(world.host, path="/elsewhere"))
-    wait_for(lambda: world.connections() == 0, "a cached page keeps no connection")
+    # Firefox puts the worker of a cached page to sleep, sometimes before the worker has heard
+    # that the page is gone. Then the connection sleeps with it, and nothing else is different.
+    closes = browser.name == "Chromium"
+    if closes:
+        wait_for(lambda: world.connections() == 0, "a cached page keeps no connection")
     world.notify("alice", 2)
     tab.back()
     expect(tab, [1, 2])
-    assert info(tab)["instance"] == instance
-    assert events(tab, "recovered") and events(tab, "reset") == []
+    assert info(tab)["instance"] == instance, "the page was loaded anew, not restored"
+    assert events(tab, "recovered") or not closes
+    assert events(tab, "reset") == []
 
 
 def test_without_a_shared_worker_the_frame_does_the_work(
