@@ -73,7 +73,15 @@ def test_another_role_ends_tokens_but_not_the_login(
         # Saving a profile without a change ends nothing.
         site.probe(f"(new WP_User({ids['bob']}))->set_role('subscriber');", people["admin"])
         assert told(site, bob) == []
-        site.probe(f"(new WP_User({ids['bob']}))->add_role('editor');", people["admin"])
+        # Whatever becomes of what else is to be done after the response.
+        site.probe(
+            f"""
+            add_action('push_server_notified', static fn () => exit);
+            push_notify(wp_create_user('doomed', 'doomed', 'doomed@wp.test'), 'Welcome');
+            (new WP_User({ids['bob']}))->add_role('editor');
+            """,
+            people["admin"],
+        )
         bob.control("revoked")
     site.probe(f"(new WP_User({ids['bob']}))->set_role('subscriber');", people["admin"])
     site.settle()

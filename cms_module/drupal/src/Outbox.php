@@ -96,6 +96,10 @@ final class Outbox implements DestructableInterface {
    */
   public function destruct(): void {
     try {
+      if ($this->jobs) {
+        // A revocation must not be lost because a job comes to a bad end.
+        $this->flush();
+      }
       $isQueued = $this->configFactory->get('push_server.settings')->get('delivery') === 'queue';
       for ($round = 0; $this->jobs && $round < self::ROUNDS; $round++) {
         $jobs = $this->jobs;
@@ -107,13 +111,20 @@ final class Outbox implements DestructableInterface {
           $this->runner->run($jobs);
         }
       }
-      if ($this->clients->isInUse()) {
-        $this->clients->client()->flush();
-      }
+      $this->flush();
     }
     catch (\Throwable $failure) {
       // The services after this one are destructed, too.
       $this->logger->error('Nothing was pushed: @message', ['@message' => $failure->getMessage()]);
+    }
+  }
+
+  /**
+   * Send what was collected, if anything was.
+   */
+  private function flush(): void {
+    if ($this->clients->isInUse()) {
+      $this->clients->client()->flush();
     }
   }
 

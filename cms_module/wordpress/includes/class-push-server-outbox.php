@@ -15,8 +15,8 @@ defined( 'ABSPATH' ) || exit;
  * A job looks at the database when the request has done all it had to do. So a comment that was
  * held back, or a post that was not saved after all, is seen as it is, and nobody is told of it.
  *
- * The order: the response goes to the visitor, jobs run (they decide who is told), then all that
- * was published and revoked leaves in one call.
+ * The order: the response goes to the visitor, what was published and revoked leaves, jobs run (they
+ * decide who is told), and what they publish leaves in one call.
  */
 final class Push_Server_Outbox {
 
@@ -71,6 +71,10 @@ final class Push_Server_Outbox {
 	 */
 	public static function close(): void {
 		self::finish_response();
+		if ( self::$jobs ) {
+			// A revocation must not be lost because a job comes to a bad end: no memory, or an exit.
+			Push_Server_Client::flush();
+		}
 		// A job may leave another one.
 		while ( self::$jobs ) {
 			list( $job, $arguments, $site ) = array_shift( self::$jobs );
