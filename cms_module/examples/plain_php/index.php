@@ -6,7 +6,7 @@ require __DIR__ . '/push.php';
 
 session_set_cookie_params(['httponly' => true, 'samesite' => 'Lax']);
 session_start();
-// For document.domain, on every page; see the end of docs/quickstart.rst.
+// For document.domain, on every page; see docs/security.rst.
 header('Origin-Agent-Cluster: ?0');
 
 $do = $_SERVER['REQUEST_METHOD'] === 'POST' ? $_POST['do'] ?? '' : '';
