@@ -171,7 +171,8 @@ globalThis.PushConnection = (() => {
         this.regroup(LINGER);
       } else {
         // At once, not after a while in case another page comes: a page on its way into the
-        // back/forward cache takes its worker along, frozen with whatever is open.
+        // back/forward cache takes its worker along, frozen with whatever is open. (Firefox may
+        // freeze it before this message is read, and there is no other way to tell it.)
         this.rest();
       }
     }
