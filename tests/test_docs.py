@@ -19,6 +19,7 @@ from docutils.core import publish_doctree
 from ports import free_port
 from waiting import PATIENCE
 
+from push_server import errors
 from push_server.tokens import TokenKeys
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,6 +62,23 @@ def test_readme_names_every_document() -> None:
     readme = (ROOT / "README.rst").read_text("utf-8")
     named = {path.name for path in PAGES if path.name in readme}
     assert named == {path.name for path in PAGES} - {"README.rst"}
+
+
+def test_the_protocol_names_every_error_code() -> None:
+    source = "".join(
+        path.read_text("utf-8")
+        for path in (ROOT / "push_server").rglob("*.py")
+        if path.parent.name != "doctor" and "bridge" not in str(path)
+    )
+    kinds = "|".join(name for name, kind in vars(errors).items() if isinstance(kind, type))
+    raised = set(re.findall(rf'\b(?:{kinds})\(\s*"(\w+)"', source))
+    made = {f"{what}_malformed" for what in ("id", "exclude", "instance")}
+    page = (ROOT / "docs/protocol.rst").read_text("utf-8")
+    table = page.partition("status           code\n")[2].partition("\n\n")[0]
+    named = set(re.findall(r"``(\w+)``", table))
+    elsewhere = {"broker_unusable", "bayeux_version", "connection_types"}
+    assert raised - elsewhere <= named
+    assert named <= made | set(re.findall(r'"(\w+)"', source))
 
 
 # The quick start, word for word, but on ports of its own and without installing anything.
