@@ -121,9 +121,9 @@ def serve(config_path: str | None, workers: int) -> None:
 @click.option("--site", "sites", multiple=True, metavar="ORIGIN",
               help="Your site as browsers see it, such as https://www.example.com. Repeatable.")
 @click.option("--url", "public_url", default="", metavar="ORIGIN",
-              help="The push host as browsers see it, such as https://push.example.com. On http the"
-                   " server listens on the port that is in it, from 1024 on; else on 6660, and what"
-                   " leads there is yours to set up.")
+              help="The push host as browsers see it, such as https://push.example.com. On http"
+                   " with a port from 1024 on, the server listens on that port; else on 6660,"
+                   " behind your redirect or proxy.")
 @click.option("--post-message", is_flag=True,
               help="Let page and iframe talk by postMessage only, not through document.domain.")
 def init(config_path: str, sites: Sequence[str], public_url: str, post_message: bool) -> None:
