@@ -107,6 +107,8 @@ class Link:
         self._reads: deque[_Job] = deque()
         self._heard_at: float | None = None
         """When the last reply came, while more are to come."""
+        self._listening = False
+        """Whether it is looked after how long the connection is silent."""
         self._away_since: float | None = None
         """Since when Redis does not answer, as far as is known."""
         self._life: asyncio.Task[None] | None = None
@@ -173,8 +175,22 @@ class Link:
             loop.call_soon(self._expire, job, turns - 1)
             return
         _fail(job, "no answer in time")
-        if self._heard_at is not None and loop.time() - self._heard_at >= PATIENCE:
+        if not self._listening:
+            self._listening = True
+            self._break_off()
+
+    def _break_off(self) -> None:
+        """End a connection that owes replies, as soon as it has been silent for `PATIENCE`."""
+        loop = asyncio.get_running_loop()
+        if self._heard_at is None:
+            self._listening = False
+        elif (left := self._heard_at + PATIENCE - loop.time()) > 0:
+            loop.call_later(left, self._break_off)
+        else:
+            self._listening = False
             self._away_since = self._heard_at
+            for job in self._jobs:
+                _fail(job, "no answer in time")
             assert self._life is not None
             self._life.cancel()
 
