@@ -2,7 +2,8 @@
 
 What is published goes its way through `rooms`, who is in which of them is the business of
 `membership`, what it is told first that of `greeting`, how long it lives that of `lifetimes`, what
-it hears of a log that fails that of `disruptions`, and how it is let go that of `partings`.
+it hears of a log that fails that of `disruptions`, how it is let go that of `partings`, and what
+there is to know of all of them that of `census`.
 
 Event loop only, hence no locks. Floor 4: calls down to the broker, up through nothing.
 """
@@ -12,14 +13,14 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from push_server import log
 from push_server.admission import Admission
 from push_server.brokers.base import Broker
 from push_server.brokers.survey import CHANNELS, DISCONNECT, STATS
-from push_server.channels import PERSONAL, personal_channel
+from push_server.census import Census
 from push_server.connection import Connection, SocketConnection
 from push_server.dates import date_header
 from push_server.disruptions import Disruptions
@@ -32,11 +33,10 @@ from push_server.pacing import Pace
 from push_server.partings import Partings
 from push_server.positions import Position, channel_key
 from push_server.publications import Publication, dump_json
-from push_server.revocations import SESSION, USER, Revocation, Revocations
+from push_server.revocations import Revocation, Revocations
 from push_server.rooms import Glob, Rooms
 from push_server.subscriber import Subscriber, SubscribeRequest
 from push_server.tokens import InvalidToken
-from push_server.transports import TRANSPORTS
 from push_server.transports.base import Headers, response
 from push_server.watch import Watch
 from push_server.wheel import TICK
@@ -94,6 +94,7 @@ class Hub:
         self._lifetimes = Lifetimes(
             heartbeat, max_age, answer=answer, end=self._partings.reconnect, fail=self._fail
         )
+        self.census = Census(self._rooms, self._lifetimes, self._partings)
         self._disruptions = Disruptions(
             self._rooms, self._greeting, self._lifetimes, self.counts
         )
@@ -195,7 +196,7 @@ class Hub:
         except PushError:
             self.counts["shed"] += 1
             raise
-        same_user = [] if request.user == ANONYMOUS else self._of_user(request.user)
+        same_user = [] if request.user == ANONYMOUS else self.census.of_user(request.user)
         if len(same_user) >= self._max_per_user:
             self.counts["replaced"] += 1
             log.rejected("quota.user", "all", limit="connections_per_user")
@@ -245,11 +246,6 @@ class Hub:
         self._membership.leave(
             subscriber, subscriber.channels, time.monotonic(), moving=self._draining
         )
-
-    def _of_user(self, user: str) -> list[Subscriber]:
-        """The subscribers of a user: in the user's personal channel, which all of them have."""
-        room = self._rooms.of(personal_channel(user))
-        return [subscriber for subscriber in room if subscriber.user == user]
 
     # Changes while it lives, where the transport carries them.
 
@@ -318,29 +314,11 @@ class Hub:
 
     # Ends.
 
-    def meant(self, revocation: Revocation) -> list[Subscriber]:
-        """The subscribers whose token a revocation means."""
-        among: Iterable[Subscriber]
-        if revocation.kind == USER:
-            # A user has few, and they are in one room: thousands of others need not be asked.
-            among = (*self._of_user(revocation.value), *self._partings)
-        else:
-            among = self._lifetimes.everyone()
-            if revocation.kind == SESSION:  # of thousands, before any call
-                among = [each for each in among if each.session == revocation.value]
-        return [
-            subscriber
-            for subscriber in among
-            if revocation.covers(
-                subscriber.user, subscriber.session, subscriber.token_id, subscriber.issued
-            )
-        ]
-
     def revoke(self, revocation: Revocation) -> None:
         """Close every stream whose token is meant (the broker's callback)."""
         self._revocations.forget(time.time())
         self._revocations.add(revocation)
-        meant = self.meant(revocation)
+        meant = self.census.meant_by(revocation)
         for subscriber in meant:
             self._partings.dismiss(subscriber, "revoked", {"type": "revoked"})
             # What is still queued for it must not go out any more: it has lost the right.
@@ -388,7 +366,7 @@ class Hub:
     def asked(self, what: str, argument: str) -> Mapping[str, int]:
         """This node's answer in a survey (the broker's callback)."""
         if what == CHANNELS:
-            return self.channels(argument)
+            return self.census.channels(argument)
         if what == DISCONNECT:
             user, _, session = argument.partition("\n")
             return {"closed": self.disconnect(user, session)}
@@ -396,44 +374,18 @@ class Hub:
 
     def disconnect(self, user: str, session: str) -> int:
         """Send the connections of a user or a session away, to come back at once; how many."""
-        among = self._of_user(user) if user else self._lifetimes.everyone()
-        meant = [
-            subscriber
-            for subscriber in among
-            if session in ("", subscriber.session) and not subscriber.parting
-        ]
-        for subscriber in meant if user or session else ():
+        meant = self.census.of_session(user, session) if user or session else []
+        for subscriber in meant:
             self._partings.reconnect(subscriber, "asked", random.randint(0, 1000))
         return len(meant)
 
-    def channels(self, prefix: str) -> dict[str, int]:
-        """The subscribers of each channel, personal ones only where the prefix asks for them."""
-        return {
-            name: size
-            for name, size in self._rooms.sizes()
-            if name.startswith(prefix)
-            and not (name.startswith(PERSONAL) and not prefix.startswith(PERSONAL))
-            and not name.startswith("$")
-        }
-
     def stats(self) -> dict[str, int]:
         """Numbers for `stats` and `/metrics`."""
-        names = [name for name, _ in self._rooms.sizes()]
-        everyone = self._lifetimes.everyone()
-        by_transport = Counter(subscriber.transport.name for subscriber in everyone)
-        fallbacks = Counter(
-            f"fallbacks.{subscriber.transport.name}.{subscriber.fallback}"
-            for subscriber in everyone
-            if subscriber.fallback
-        )
         return {
             "connections": self._admission.size,
-            "users": sum(name.startswith(PERSONAL) for name in names),
-            "channels": len(names),
             "blocked": len(self.blocked),
             "deliveries": self._rooms.deliveries,
-            **{f"connections.{name}": by_transport[name] for name in {*TRANSPORTS, *by_transport}},
-            **fallbacks,
+            **self.census.numbers(),
             **self.counts,
             **self.broker.counts,
         }

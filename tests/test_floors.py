@@ -44,6 +44,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         {
             "admission",
             "bayeux.*",
+            "census",
             "connection",
             "disruptions",
             "greeting",

@@ -550,7 +550,7 @@ def test_slow_readers_do_not_get_a_user_over_the_limit(make_stage: MakeStage) ->
         alice.append(stage.attach("alice"))
         alice[-1].blocked = True
     assert [connection.words[-1] for connection in alice] == ["reconnect"] * 3 + ["hello"] * 2
-    assert len(stage.hub._of_user("alice")) == 2
+    assert len(stage.hub.census.of_user("alice")) == 2
 
 
 def test_anonymous_visitors_are_many_people(make_stage: MakeStage) -> None:
@@ -858,8 +858,8 @@ def test_stats_and_channels(stage: Stage) -> None:
     assert (stats["connections"], stats["users"], stats["blocked"]) == (3, 3, 0)
     assert (stats["connections.sse"], stats["connections.stream"]) == (1, 2)
     assert stats["connections.poll"] == 0 and stats["connects.stream"] == 2
-    assert stage.hub.channels("") == {"room": 2, "hall": 1}
-    assert stage.hub.channels("user:a") == {"user:alice": 1}
+    assert stage.hub.census.channels("") == {"room": 2, "hall": 1}
+    assert stage.hub.census.channels("user:a") == {"user:alice": 1}
 
 
 def test_which_share_is_on_which_transport_and_why(stage: Stage) -> None:

@@ -134,7 +134,7 @@ def revoke(call: Call) -> Perform:
     async def perform() -> Result:
         closed = 0
         for revocation in revocations:
-            closed += len(call.context.hub.meant(revocation))
+            closed += len(call.context.hub.census.meant_by(revocation))
             await call.context.broker.revoke(revocation)
         return {"closed": closed}
 
