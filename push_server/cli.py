@@ -131,14 +131,16 @@ def init(config_path: str, sites: Sequence[str], public_url: str, post_message: 
 
     Every setting is explained in it. What the CMS has to be told is printed.
     """
+    serviced = _for_a_service(config_path)
     try:
         values = setup_text.fresh_values(sites, public_url, post_message)
+        if serviced:
+            values.pop("listen", None)  # systemd opens the port that its socket unit names
         # The new settings as if they stood in the environment: checked before anything is written.
         given = {ENVIRONMENT + name.upper(): config_text.toml(values[name]) for name in values}
         settings = load_settings(None, given)
     except SettingsError as error:
         raise ConfigurationError(str(error)) from None
-    serviced = _for_a_service(config_path)
     _write_new(config_path, config_text.initial_file(values), 0o640 if serviced else 0o600)
     serve = f"push-server serve --config {config_path}"
     start = "systemctl start push-server" if serviced else serve

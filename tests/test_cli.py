@@ -125,9 +125,11 @@ def test_init_listens_on_the_port_that_browsers_come_to(
 
 def test_init_lets_the_service_of_a_package_read_the_file(folder: Path) -> None:
     folder.chmod(0o2750)
-    result = invoke("init")
+    result = invoke("init", "--url", "http://push.example.com:7000")
     assert stat.S_IMODE((folder / "push-server.toml").stat().st_mode) == 0o640
     assert result.stderr.endswith("; start: systemctl start push-server\n")
+    # Where it listens is in the unit of the socket, which systemd opens.
+    assert "listen" not in tomllib.loads((folder / "push-server.toml").read_text())
 
 
 def test_init_writes_where_all_commands_read(
