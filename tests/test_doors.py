@@ -228,6 +228,7 @@ def test_any_other_origin_is_refused(house: House, origin: str, method: str) -> 
     )
     assert answer.json["error"]["code"] == "origin_denied"
     assert "Access-Control-Allow-Origin" not in answer.headers
+    assert answer.headers["Vary"] == "Origin"
 
 
 def test_a_preflight(house: House) -> None:

@@ -42,11 +42,10 @@ def public_application(context: Context) -> Router:
         check_host(request, context.settings)
         check_no_token_in_url(request)
         origin = check_origin(request, context.settings)
-        vary = ("Vary", "Origin")
         if not origin:
-            return (vary,)
+            return ()
         # Only a listed origin is ever echoed, never "*", and no credentials: there are none.
-        shared: Headers = (("Access-Control-Allow-Origin", origin), vary)
+        shared: Headers = (("Access-Control-Allow-Origin", origin),)
         if f"{request.path}/".startswith("/bayeux/"):
             # Bayeux clients ask for it although there are no cookies, and of refusals, too.
             shared += (("Access-Control-Allow-Credentials", "true"),)
@@ -62,6 +61,7 @@ def public_application(context: Context) -> Router:
             # 1,024 of them to sniff the type from.
             ("X-Content-Type-Options", "nosniff"),
             ("Referrer-Policy", "no-referrer"),
+            ("Vary", "Origin"),
         )
 
     return Router(routes, guard, headers)
