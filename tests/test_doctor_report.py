@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from graphlib import TopologicalSorter
-from http.client import HTTPMessage
+from http.client import HTTPMessage, HTTPResponse
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,31 @@ def test_a_silent_connection_and_one_with_heartbeats(monkeypatch: pytest.MonkeyP
             "the way keeps a connection that is silent for 1 seconds",
             "heartbeats keep a stream open, one every 1 s",
         ]
+
+
+def test_an_answer_that_closes_with_its_last_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does from Python 3.13 on."""
+    read1 = HTTPResponse.read1
+
+    def read_and_close(response: HTTPResponse, size: int) -> bytes:
+        piece = read1(response, size)
+        if response.length == 0:
+            response.close()
+        return piece
+
+    def serve(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client:
+            client.recv(4096)
+            client.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+
+    monkeypatch.setattr(HTTPResponse, "read1", read_and_close)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        port = listener.getsockname()[1]
+        assert probe.ask(probe.Origin("http", "127.0.0.1", port), "/").body == b"ok"
+        server.join()
 
 
 # What is known at the door.

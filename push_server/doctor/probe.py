@@ -169,7 +169,8 @@ def ask(
     with _request(origin, method, target, headers, body, address, timeout) as (sock, response):
         source = _source(sock)
         content = bytearray()
-        while len(content) < BODY_LIMIT:
+        # From Python 3.13 on, the last byte of an answer closes it, and the socket with it.
+        while len(content) < BODY_LIMIT and not response.isclosed():
             _limit(sock, deadline)
             piece = response.read1(16_384)
             if not piece:
