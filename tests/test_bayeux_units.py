@@ -506,6 +506,26 @@ def test_a_broadcast_to_all_that_a_client_watches_has_its_budget(
     stage.close()
 
 
+def test_what_cannot_be_told_to_a_watcher_reaches_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(TRANSPORTS, "bayeux", BAYEUX)
+    stage = Stage(monkeypatch, Namespaces())
+    alice = stage.attach("alice", transport="bayeux")
+    stage.run(stage.hub.watch_glob(alice.subscriber, Glob("c:", deep=False), again=False))
+    bob = stage.attach("bob", "c:1", "d:1")
+
+    def poison(*_: Any) -> Any:
+        raise ArithmeticError("a fault of the test")
+
+    monkeypatch.setattr(type(BAYEUX), "bare", poison)
+    stage.place("c:1", b"1")
+    stage.place("d:1", b"2")
+    stage.turn()
+    assert (alice.closed(), bob.data) == ("failed", [1, 2])
+    stage.close()
+
+
 def test_who_ends_while_it_begins_to_watch_watches_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -546,7 +566,7 @@ def test_a_websocket_has_a_session_or_has_to_go(monkeypatch: pytest.MonkeyPatch)
     lines = [_Line(bayeux, lobby, "192.0.2.1") for _ in pairs]
     for line, (_, ours) in zip(lines, pairs, strict=True):
         ours.setblocking(False)
-        line.begin(ours, (), ())
+        line.wait(ours, (), ())
         line._bind([{"channel": "/meta/publish", "clientId": "me"}])
     assert lobby._strangers.total() == 2, "none of them has fetched"
     for number, line in enumerate(lines):

@@ -14,17 +14,15 @@ from typing import Any
 
 from push_server import log
 from push_server.doors import renewal
-from push_server.doors.context import Context
-from push_server.doors.lobby import COMMAND_BYTES, Lobby, Stay
+from push_server.doors.lobby import COMMAND_BYTES, Guest, Lobby
 from push_server.doors.orders import make_order
 from push_server.doors.request import parse_json
 from push_server.errors import BadInput, PushError, Unavailable
 from push_server.publications import dump_json
 from push_server.subscriber import Subscriber, SubscribeRequest
 from push_server.tokens import Grant
-from push_server.transports import TRANSPORTS, frames
+from push_server.transports import TRANSPORTS
 from push_server.transports.base import Headers
-from push_server.transports.frames import Kind, Violation
 from push_server.transports.ws import REFUSED
 from push_server.websocket import WebSocketConnection
 
@@ -37,20 +35,15 @@ Params = Mapping[str, Any]
 Method = Callable[["Conversation", Params, Answer], Coroutine[Any, Any, None]]
 
 
-class Conversation:
+class Conversation(Guest):
     """The listener on one WebSocket."""
 
-    __slots__ = ("_connection", "_grant", "_ip", "_lobby", "_methods", "_stay")
-
-    _connection: WebSocketConnection
+    __slots__ = ("_grant", "_methods")
 
     def __init__(self, lobby: Lobby, methods: Mapping[str, Method], ip: str) -> None:
-        self._lobby = lobby
+        super().__init__(lobby, ip)
         self._methods = methods
-        self._ip = ip
         self._grant: Grant | None = None
-        self._stay: Stay | None = None
-        """While it is a stranger."""
 
     # The beginning: with a token or ticket in the handshake, or without.
 
@@ -61,19 +54,6 @@ class Conversation:
         context = self.context
         self._connection = WebSocketConnection(context.hub, sock, self)
         context.crossing.spawn(self._attach(grant, order, headers))
-
-    def wait(self, sock: socket.socket, headers: Headers, shaken: Headers) -> None:
-        """Answer the handshake, and wait for `connect`."""
-        self._connection = connection = WebSocketConnection(self.context.hub, sock, self)
-        self._stay = self._lobby.receive(connection, self, self._ip, headers, shaken)
-        if self._stay is not None:
-            connection.resume()
-
-    def _known(self) -> None:
-        """It is a stranger no more, or gone."""
-        if self._stay is not None:
-            self._stay.end()
-            self._stay = None
 
     async def _attach(self, grant: Grant, order: SubscribeRequest, headers: Headers) -> None:
         hub, connection = self.context.hub, self._connection
@@ -116,15 +96,11 @@ class Conversation:
         """Act under this grant from now on."""
         self._grant = renewal.kept(grant)
 
-    # What the connection calls.
-
-    def received(self, kind: Kind, data: bytes) -> None:
+    def _heard(self, text: bytes) -> None:
         """Take a command."""
-        if kind is not Kind.TEXT:
-            raise Violation(frames.UNSUPPORTED_DATA, "text only")
         identity: Identity = None
         try:
-            identity, command = _command(parse_json(data))
+            identity, command = _command(parse_json(text))
             name, params = self._method(command)
             if (name == "connect") != (self._grant is None):
                 raise BadInput("command", "`connect` comes first, and once.")
@@ -145,14 +121,6 @@ class Conversation:
             raise BadInput("command", "params is an object.")
         return name, params
 
-    def violated(self, violation: Violation) -> None:
-        """Note it: nobody else knows the address."""
-        self._lobby.note(violation, self._ip)
-
-    def ended(self) -> None:
-        """The connection is over."""
-        self._known()
-
     # Commands and their answers.
 
     async def _perform(
@@ -170,29 +138,20 @@ class Conversation:
         connection.resume()
 
     def _answer(self, identity: Identity, result: Mapping[str, Any]) -> None:
-        self._send({"id": identity, "result": result})
+        self._send(dump_json({"id": identity, "result": result}))
 
     def _fault(self, identity: Identity, error: PushError) -> None:
         """Refuse a command; who does not come in has to go."""
         log.refused(error, self._ip)
-        self._send({"id": identity, **error.entry()})
+        self._send(dump_json({"id": identity, **error.entry()}))
         if self._grant is None:
             self._connection.fail(REFUSED + error.status, error.code)
-
-    def _send(self, value: Mapping[str, Any]) -> None:
-        if self._connection.open:
-            self._connection.write(frames.text(dump_json(value)))
 
     @property
     def grant(self) -> Grant:
         """What the client's token allows."""
         assert self._grant is not None
         return self._grant
-
-    @property
-    def context(self) -> Context:
-        """The server."""
-        return self._lobby.context
 
     @property
     def subscriber(self) -> Subscriber:

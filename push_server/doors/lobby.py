@@ -7,6 +7,7 @@ in all and from one address.
 Event loop only, but for making one. One for all doors that take WebSockets, which import it.
 """
 
+import socket
 from collections import Counter
 
 from push_server import log
@@ -17,7 +18,7 @@ from push_server.doors.orders import unlimited
 from push_server.errors import PushError, TooMany, Unavailable
 from push_server.transports import TRANSPORTS, frames
 from push_server.transports.base import Headers
-from push_server.transports.frames import Violation
+from push_server.transports.frames import Kind, Violation
 from push_server.transports.ws import REFUSED
 from push_server.websocket import Listener, WebSocketConnection
 
@@ -113,3 +114,58 @@ class Stay:
         """It is known now, or gone; to be called once."""
         self._deadline.cancel()
         self._lobby.leave(self._group)
+
+
+class Guest:
+    """The listener on a WebSocket, who may begin as a stranger."""
+
+    __slots__ = ("_connection", "_ip", "_lobby", "_stay")
+    _connection: WebSocketConnection
+
+    def __init__(self, lobby: Lobby, ip: str) -> None:
+        self._lobby = lobby
+        self._ip = ip
+        self._stay: Stay | None = None
+        """While it is a stranger."""
+
+    @property
+    def context(self) -> Context:
+        """The server."""
+        return self._lobby.context
+
+    def wait(self, sock: socket.socket, headers: Headers, shaken: Headers) -> None:
+        """Answer the handshake, and wait for the first words."""
+        self._connection = connection = WebSocketConnection(self.context.hub, sock, self)
+        self._stay = self._lobby.receive(connection, self, self._ip, headers, shaken)
+        if self._stay is not None:
+            connection.resume()
+
+    def _known(self) -> None:
+        """It is a stranger no more, or gone."""
+        if self._stay is not None:
+            self._stay.end()
+            self._stay = None
+
+    def _send(self, text: bytes) -> None:
+        """Send a message, while messages can be sent."""
+        if self._connection.open:
+            self._connection.write(frames.text(text))
+
+    # What the connection calls.
+
+    def received(self, kind: Kind, data: bytes) -> None:
+        """Take a message, which has to be text."""
+        if kind is not Kind.TEXT:
+            raise Violation(frames.UNSUPPORTED_DATA, "text only")
+        self._heard(data)
+
+    def _heard(self, text: bytes) -> None:
+        raise NotImplementedError
+
+    def violated(self, violation: Violation) -> None:
+        """Note it: nobody else knows the address."""
+        self._lobby.note(violation, self._ip)
+
+    def ended(self) -> None:
+        """The connection is over."""
+        self._known()
