@@ -231,9 +231,12 @@ class Rooms:
         """Offer to those who watch channels like this one, once to each."""
         watchers = self.watching(channel)
         for subscriber in watchers:
-            visible = visible_to(subscriber.instance, publications)
-            subscriber.due += subscriber.transport.bare(visible)
-            touched[subscriber] = None
+            try:
+                visible = visible_to(subscriber.instance, publications)
+                subscriber.due += subscriber.transport.bare(visible)
+                touched[subscriber] = None
+            except Exception as failure:  # noqa: BLE001
+                self._fail(subscriber, failure)
             if len(subscriber.due) > self._budget:
                 self._send((subscriber,))  # and the connection's own budget decides
         self.deliveries += len(watchers) * len(publications)
