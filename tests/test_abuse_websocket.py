@@ -107,8 +107,14 @@ def test_40_no_origin_is_a_program_and_has_to_show_a_token(push: PushServer, nam
 
 
 def test_40_the_push_origin_itself_may(push: PushServer, name: str) -> None:
-    with push.ws(push.token(name), origin=f"http://{push.host}") as ws:
+    token, ours = push.token(name), f"http://{push.host}"
+    with push.ws(token, origin=ours) as ws:
         assert ws.hello["user"] == name
+    port = f":{push.port}"
+    for other in (f"https://{push.host}", f"http://evil.{push.host}", f"http://evil{push.host}",
+                  f"{ours}.evil.example", f"{ours}0", ours.removesuffix(port)):
+        with pytest.raises(Refused):
+            push.ws(token, origin=other)
 
 
 @pytest.mark.parametrize("query", ["channel=a", "since=1", "channel=a&instance=b", "x=y"])
