@@ -33,7 +33,7 @@ def bayeux_modules() -> Path:
         names = [f"{name}@{version}" for name, version in packages]
         subprocess.run(
             [npm, "install", "--silent", "--no-audit", "--no-fund", "--no-save", *names],
-            cwd=MODULES, check=True, timeout=240,
+            cwd=MODULES, check=True, timeout=400,
         )
         marker.write_text(wanted)
     return MODULES

@@ -104,7 +104,7 @@ class DebianRoot:
         """The same, when everything is there."""
         if self._ready:
             return self
-        assert self._coming.wait(300) == 0
+        assert self._coming.wait(900) == 0
         self._ready = True
         for path, text, mode in (
             ("usr/local/bin/systemctl", SYSTEMCTL, 0o755),
