@@ -455,6 +455,9 @@ def test_last_event_id_wins_over_since(push: PushServer, name: str) -> None:
     push.api("publish", channel=channel, data=2)
     with push.sse(token, channel, since=old, last_event_id=new) as reader:
         assert data(reader, 1) == [2]
+    # As an EventSource written in JavaScript says it, event-source-polyfill.
+    with push.subscribe(Sse, token, [channel], ("lastEventId", new), since=old) as reader:
+        assert data(reader, 1) == [2]
     with push.sse(token, channel, last_event_id=old) as reader:
         assert data(reader, 2) == [1, 2]
 

@@ -78,7 +78,10 @@ class SubscribeDoor:
             grant,
             request.ip,
             request.parameters("channel"),
-            since=request.header("last-event-id") or request.parameter("since"),
+            # What comes by itself when a client reconnects wins over the URL that it began with.
+            since=request.header("last-event-id")
+            or request.parameter("lastEventId")  # event-source-polyfill
+            or request.parameter("since"),
             instance=request.parameter("instance"),
             transport=transport,
             timeout=_timeout(request) if transport.waits else 0.0,
