@@ -77,7 +77,8 @@ class Settings:
     public_url: str = _row(
         casts.optional(casts.origin), "",
         "The push host as browsers see it, such as `https://push.example.com`. Requests for other"
-        " hosts are then refused.",
+        " hosts are refused, but for IP addresses and localhost. Empty: every name in the domain of"
+        " a site is taken for it.",
     )
     site_origins: tuple[str, ...] = _row(
         casts.list_of(casts.origin), [],
