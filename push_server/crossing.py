@@ -5,7 +5,7 @@ must never block. This is the only place where one calls the other.
 
 The threads watch each other, because a process that lives on with one of them dead looks healthy
 and serves nobody: the HTTP front calls `check_loop` about once a second, and the house has the
-loop look at the front's thread. Either ends the process; the supervisor starts a fresh one.
+loop look at the pulse of the front. Either ends the process; the supervisor starts a fresh one.
 """
 
 import asyncio
@@ -22,15 +22,39 @@ from push_server.errors import Unavailable
 CALL_SECONDS = 10.0
 """A worker waits this long for the loop before it answers 503."""
 SILENCE_SECONDS = 30.0
-"""The loop is dead if it has not turned for this long."""
+"""A thread is dead if it has not turned for this long."""
 
 LOOK_SECONDS = 5.0
 """What the time between two looks counts for at most. After more than that the whole process stood
-still (a container that was frozen): the loop gets its turn now, as the other threads do."""
+still (a container that was frozen), and every thread gets its turn now."""
 EXIT_DEAD_THREAD = 70
 """Exit status when a thread that must live has died (EX_SOFTWARE)."""
 
 T = TypeVar("T")
+
+
+class Pulse:
+    """The beat of one thread, which another looks at about once a second."""
+
+    def __init__(self, thread: str) -> None:
+        self._thread = thread
+        self._silence = 0.0
+        """Seconds without a beat, as far as somebody looked."""
+        self._looked_at = time.monotonic()
+
+    def beat(self) -> None:
+        """The thread turns (the thread itself)."""
+        self._silence = 0.0
+
+    def check(self) -> float:
+        """End the process if the thread is dead; the seconds without a beat (the other thread)."""
+        now = time.monotonic()
+        self._silence += min(now - self._looked_at, LOOK_SECONDS)
+        self._looked_at = now
+        if self._silence > SILENCE_SECONDS:
+            log.warn(f"{self._thread}.dead", silent=SILENCE_SECONDS)
+            os._exit(EXIT_DEAD_THREAD)
+        return self._silence
 
 
 class Crossing:
@@ -40,9 +64,7 @@ class Crossing:
         self._loop = loop
         self._posted: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._waking = False
-        self._silence = 0.0
-        """Seconds since the loop was seen to turn, as far as somebody looked."""
-        self._looked_at = time.monotonic()
+        self._pulse = Pulse("loop")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._beat()
 
@@ -100,14 +122,9 @@ class Crossing:
             log.error("task.failed", failure)
 
     def _beat(self) -> None:
-        self._silence = 0.0
+        self._pulse.beat()
         self._loop.call_later(1.0, self._beat)
 
     def check_loop(self) -> None:
         """End the process if the loop is dead (once a second, from one other thread)."""
-        now = time.monotonic()
-        self._silence += min(now - self._looked_at, LOOK_SECONDS)
-        self._looked_at = now
-        if self._silence > SILENCE_SECONDS:
-            log.warn("loop.dead", silent=SILENCE_SECONDS)
-            os._exit(EXIT_DEAD_THREAD)
+        self._pulse.check()

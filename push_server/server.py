@@ -15,7 +15,6 @@ import resource
 import signal
 import sys
 import threading
-import time
 from itertools import chain
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from push_server.addresses import without_limit
 from push_server.bridges.build import make_bridges
 from push_server.brokers import make_broker
 from push_server.config_load import load_settings
-from push_server.crossing import EXIT_DEAD_THREAD, Crossing
+from push_server.crossing import EXIT_DEAD_THREAD, Crossing, Pulse
 from push_server.doors.context import Context
 from push_server.doors.internal import internal_application
 from push_server.doors.public import public_application
@@ -185,9 +184,8 @@ class _House:
         self._inherited = inherited
         self._config_path = config_path
         self._stopping = asyncio.Event()
-        self._status = 0
         self._fronts = Fronts(self._every_second)
-        self._front_turned = time.monotonic()
+        self._pulse = Pulse("front")
         self._pause = min(1.0, (systemd.watchdog_seconds() or 2.0) / 2)
 
     async def run(self) -> int:
@@ -233,11 +231,11 @@ class _House:
                 log.warn("front.dead")
                 os._exit(EXIT_DEAD_THREAD)
             # We are the loop, so it turns. The other thread has to have turned lately, too.
-            if time.monotonic() - self._front_turned < FRONT_SILENCE:
+            if self._pulse.check() < FRONT_SILENCE:
                 self._tell("WATCHDOG=1")
         self._tell("STOPPING=1")
         await self._stop()
-        return self._status
+        return 0
 
     def _serve_on(self, sockets: Sockets) -> None:
         settings = self._settings
@@ -277,7 +275,7 @@ class _House:
 
     def _every_second(self) -> None:
         """The two threads look at each other (I/O thread)."""
-        self._front_turned = time.monotonic()
+        self._pulse.beat()
         self._context.crossing.check_loop()
 
     def _tell(self, state: str) -> None:

@@ -178,7 +178,7 @@ class Looks:
         monkeypatch.setattr("push_server.crossing.os._exit", self.ends.append)
         self.loop = asyncio.new_event_loop()
         self.crossing = Crossing(self.loop)
-        self.crossing._looked_at = self.now
+        self.crossing._pulse._looked_at = self.now
 
     def look(self, monkeypatch: pytest.MonkeyPatch, after: float, times: int = 1) -> None:
         with monkeypatch.context() as patch:
@@ -210,7 +210,7 @@ def test_a_loop_that_turns_beats() -> None:
     crossing = Crossing(loop)
     (timer,) = loop._scheduled  # type: ignore[attr-defined]
     assert 0.5 < timer.when() - loop.time() <= 1
-    crossing._silence = 20.0
+    crossing._pulse._silence = 20.0
     timer._run()
-    assert crossing._silence == 0
+    assert crossing._pulse._silence == 0
     loop.close()

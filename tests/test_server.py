@@ -211,3 +211,18 @@ crossing.Crossing._beat = beat
     )
     assert ended.returncode == EXIT_DEAD_THREAD
     assert "event=loop.dead" in ended.stderr
+
+
+def test_a_front_that_stands_still_takes_the_process_with_it() -> None:
+    ended = serve(
+        """
+crossing.SILENCE_SECONDS = 1.5
+turn = listeners.Fronts.turn
+def stand_still(self, seconds):
+    turn(self, seconds)
+    time.sleep(60)
+listeners.Fronts.turn = stand_still
+"""
+    )
+    assert ended.returncode == EXIT_DEAD_THREAD
+    assert "event=front.dead silent=1.5" in ended.stderr
