@@ -168,6 +168,7 @@ class Front:
             "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
             "-nodes", "-days", "2", "-subj", f"/CN={PUSH_NAME}",
             "-addext", f"subjectAltName=DNS:{PUSH_NAME},DNS:{SITE_NAME}",
+            "-addext", "keyUsage=digitalSignature,keyCertSign",  # else Python 3.13 trusts it not
             "-keyout", str(self.key), "-out", str(self.certificate),
         ])
 
