@@ -33,7 +33,7 @@ from hypothesis.stateful import (
 from redis_server import RedisServer
 from test_sqlite import House
 
-from push_server.brokers import redis as redis_broker
+from push_server.brokers import redis_upkeep
 from push_server.brokers.base import ID_SECONDS, Broker
 from push_server.brokers.memory import MemoryBroker
 from push_server.brokers.redis import RedisBroker
@@ -468,7 +468,7 @@ def test_the_sqlite_broker_does_what_the_model_says() -> None:
 @pytest.fixture
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is noticed is noticed by asking."""
-    monkeypatch.setattr(redis_broker, "TICK", 1_000)
+    monkeypatch.setattr(redis_upkeep, "TICK", 1_000)
 
 
 @pytest.mark.usefixtures("quiet")

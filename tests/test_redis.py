@@ -18,8 +18,7 @@ from redis_server import RedisServer, program
 from test_brokers import ask, head_of, in_loop, offsets, publish, published, resume
 from waiting import until, wait_for
 
-from push_server.brokers import redis as redis_broker
-from push_server.brokers import redis_connection, redis_rooms, redis_roster
+from push_server.brokers import redis_connection, redis_rooms, redis_roster, redis_upkeep
 from push_server.brokers.redis import RedisBroker
 from push_server.brokers.redis_connection import Ear
 from push_server.channels import Namespace, Namespaces
@@ -103,8 +102,8 @@ def everysec() -> Iterator[RedisServer]:
 
 def tick(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Have brokers look after everything that often, and take no bus for deaf that is only slow."""
-    monkeypatch.setattr(redis_broker, "TICK", seconds)
-    monkeypatch.setattr(redis_broker, "DEAF_TICKS", 1_000)
+    monkeypatch.setattr(redis_upkeep, "TICK", seconds)
+    monkeypatch.setattr(redis_upkeep, "DEAF_TICKS", 1_000)
 
 
 async def publish_when_back(broker: RedisBroker, channel: str, number: int) -> int:
@@ -326,6 +325,7 @@ async def test_the_heart_beats_while_reading_takes_long(
     monkeypatch.setattr(redis_roster, "RENEW_SECONDS", 0.0)
     async with nodes(redis) as (node,):
         broker, hangs = node.broker, asyncio.Event()
+        upkeep, roster = broker._upkeep, broker.roster
 
         async def check() -> bool:
             hangs.set()
@@ -334,13 +334,13 @@ async def test_the_heart_beats_while_reading_takes_long(
 
         monkeypatch.setattr(broker._rooms, "check", check)
         await hangs.wait()
-        sung, renewed = broker._heard_song, broker.roster._renew_at
-        await until(lambda: broker._heard_song > sung + 2 and broker.roster._renew_at > renewed)
+        sung, renewed = upkeep._heard_song, roster._renew_at
+        await until(lambda: upkeep._heard_song > sung + 2 and roster._renew_at > renewed)
 
 
 @in_loop
 async def test_a_deaf_bus_is_noticed(own: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_broker, "TICK", 0.2)
+    monkeypatch.setattr(redis_upkeep, "TICK", 0.2)
     async with nodes(own, 2) as (one, two):
         # The connection lives, Redis believes to be heard, and nothing comes through.
         bus = two.broker._bus
@@ -384,7 +384,7 @@ async def test_a_lost_message_is_read_even_if_no_other_comes(redis: RedisServer)
 @pytest.fixture
 def no_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the last net, so that the one before it is seen to hold."""
-    monkeypatch.setattr(redis_broker, "TICK", 1_000)
+    monkeypatch.setattr(redis_upkeep, "TICK", 1_000)
 
 
 @pytest.mark.usefixtures("no_ticks")
@@ -1085,7 +1085,7 @@ async def test_a_unix_socket_a_database_and_an_account_with_the_least_rights(
         await first.broker.revoke(Revocation("sid", "s", now, now + 9))
         await until(lambda: second.revoked)
         assert offsets(await first.broker.history("a", 0, 10)) == [1]
-        await until(lambda: first.broker._sung >= 1 and not first.degraded)
+        await until(lambda: first.broker._upkeep._sung >= 1 and not first.degraded)
         own.cli("CLIENT", "KILL", "TYPE", "pubsub")
         await publish(first.broker, "a", 2)
         await until(lambda: second.offsets() == [1, 2])

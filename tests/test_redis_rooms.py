@@ -11,7 +11,8 @@ from test_brokers import ask, head_of, in_loop, offsets, publish, resume
 from test_redis import everysec, nodes, own, tick
 from waiting import until
 
-from push_server.brokers import redis as redis_broker
+from push_server.brokers import redis_upkeep
+from push_server.brokers.redis import RedisBroker
 from push_server.brokers.redis_connection import (
     FAILURES,
     PATIENCE,
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.skipif(program() is None, reason="no Redis on this mach
 @pytest.fixture
 def no_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is found out by the way."""
-    monkeypatch.setattr(redis_broker, "TICK", 1_000)
+    monkeypatch.setattr(redis_upkeep, "TICK", 1_000)
 
 
 # What has been acknowledged is in every answer.
@@ -280,7 +281,7 @@ async def test_a_crowd_of_new_rooms_asks_once(redis: RedisServer) -> None:
         assert node.offsets("user:399") == [2]
 
 
-async def attach(broker: redis_broker.RedisBroker, channel: str) -> Position:
+async def attach(broker: RedisBroker, channel: str) -> Position:
     broker.join(channel)
     return (await broker.read({channel: None}))[channel].head
 
@@ -418,7 +419,7 @@ async def test_what_fails_in_the_watch_over_the_connections_does_not_end_it(
     own: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tick(monkeypatch, 0.02)
-    monkeypatch.setattr(redis_broker, "DEGRADED_SECONDS", 0.0)
+    monkeypatch.setattr(redis_upkeep, "DEGRADED_SECONDS", 0.0)
     async with nodes(own) as (node,):
         told: list[bool] = []
 
@@ -430,8 +431,8 @@ async def test_what_fails_in_the_watch_over_the_connections_does_not_end_it(
         own.cli("CLIENT", "KILL", "TYPE", "pubsub")
         # More may follow: without any patience a slow moment is an outage, too.
         await until(lambda: told[:2] == [True, False])
-        sung = node.broker._sung
-        await until(lambda: node.broker._sung > sung)
+        sung = node.broker._upkeep._sung
+        await until(lambda: node.broker._upkeep._sung > sung)
         assert caplog.text.count("event=broker.tick_failed") == len(told)
 
         async def fault() -> None:

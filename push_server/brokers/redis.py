@@ -4,8 +4,8 @@ The streams are the truth (`redis_log`): a script gives each publication its pla
 step and sends it over the bus (`redis_bus`), which only wakes and carries. What is delivered to the
 hub, and when it has to be read again, is the business of the rooms (`redis_rooms`).
 
-Here these are put together: publishing, what comes over the bus, claims and revocations, and the
-watch over both connections.
+Here these are put together: publishing, what comes over the bus, claims and revocations. What goes
+on by itself is the business of `redis_upkeep`.
 
 Nodes need clocks that agree to a second or so: each judges ages by its own.
 
@@ -13,7 +13,6 @@ Only the event loop runs this. Imported by `push_server.brokers`.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
@@ -31,6 +30,7 @@ from push_server.brokers.redis_rooms import Rooms
 from push_server.brokers.redis_roster import MARK, RedisRoster
 from push_server.brokers.redis_roster import SCRIPTS as ROSTER_SCRIPTS
 from push_server.brokers.redis_survey import QUESTION, RedisSurvey
+from push_server.brokers.redis_upkeep import Upkeep
 from push_server.brokers.redis_url import parse_redis_url, shown
 from push_server.brokers.redis_watches import Watches
 from push_server.brokers.redis_wire import ENTRY_LIMIT, Entry, origin_of, parse_entry
@@ -42,13 +42,6 @@ from push_server.history import History
 from push_server.positions import Position
 from push_server.publications import Publication, Published, PublishRequest
 from push_server.revocations import Revocation
-
-TICK = 1.0
-"""Seconds between two heartbeats over the bus, and two looks at where the rooms stand."""
-DEAF_TICKS = 2
-"""Heartbeats that may be on their way before the bus counts as deaf."""
-DEGRADED_SECONDS = 1.5
-"""How long Redis may be away before subscribers are told."""
 
 _CLAIM = Script("redis_claim")
 
@@ -122,23 +115,33 @@ class RedisBroker(Broker):
             dropped=self._drop,
         )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._started = False
-        self._sung = self._heard_song = 0
-        self._down_since: float | None = None
-        self._told = False
+        self._upkeep = Upkeep(
+            self._bus_node,
+            self._log,
+            self._rooms,
+            self.roster,
+            self._revocations,
+            missed=self._missed,
+            degraded=lambda degraded: self.degraded(degraded),
+            spawn=self._spawn,
+        )
 
     # Beginning and end.
 
     async def start(self) -> None:
         """Connect, make sure that this Redis can be used, and announce the revocations."""
         scripts = [_CLAIM, *LOG_SCRIPTS, *REVOCATION_SCRIPTS, *ROSTER_SCRIPTS]
-        self._link = Link(self.address, scripts, self._log.stamp, self._link_changed)
+        self._link = Link(self.address, scripts, self._log.stamp, self._upkeep.link_changed)
         self._bus = Bus(
-            self.address, self._hear, self._confirmed, self._watches.refused, self._bus_changed
+            self.address,
+            self._hear,
+            self._confirmed,
+            self._watches.refused,
+            self._upkeep.bus_changed,
         )
-        for user in (self._log, self.roster, self._survey, self._revocations):
+        for user in (self._log, self.roster, self._survey, self._revocations, self._upkeep):
             user.link = self._link
-        self._rooms.bus = self._watches.bus = self._bus
+        self._rooms.bus = self._watches.bus = self._upkeep.bus = self._bus
         self._bus.join(self._bus_all)
         self._bus.join(self._bus_node)
         try:
@@ -149,11 +152,10 @@ class RedisBroker(Broker):
         try:
             await self._bus.start()
             await self._revocations.load(await self._log.epoch(), starting=True)
-            self._started = True
         except BaseException:
             await self.close()
             raise
-        self._spawn(self._tick())
+        self._upkeep.start()
 
     async def close(self) -> None:
         """Let what was asked be answered, then hang up."""
@@ -264,7 +266,7 @@ class RedisBroker(Broker):
             self._hear_channel(name[len(self._bus_channel) :], message, by_pattern)
         elif name == self._bus_node:
             if message.isdigit():
-                self._heard_song = self._sung
+                self._upkeep.heard()
             elif not self._survey.hear_answer(message):
                 self._drop("bus", "")
         elif name == self._bus_all:
@@ -301,6 +303,10 @@ class RedisBroker(Broker):
         if name.startswith(self._bus_channel):
             self._rooms.confirmed(name[len(self._bus_channel) :])
 
+    def _missed(self) -> None:
+        if self._watches:
+            self.missed()
+
     def _drop(self, where: str, channel: str, number: int = 1) -> None:
         self.counts["dropped." + where] += number
         log.rejected(where + ".reject", "all", channel=channel)
@@ -317,77 +323,6 @@ class RedisBroker(Broker):
         """Announce it here, then store it and tell the other nodes."""
         self._revocations.learn(revocation)
         await self._revocations.store(revocation)
-
-    # Watching over the connections.
-
-    def _bus_changed(self, up: bool) -> None:
-        if not up:
-            self._rooms.forget_overheard()
-            return
-        if self._watches:
-            self.missed()
-        self._catch_up_soon()
-
-    def _link_changed(self, up: bool) -> None:
-        if up:
-            self._catch_up_soon()
-
-    def _catch_up_soon(self) -> None:
-        """After a new beginning of either connection: read what may have been missed."""
-        if self._started:
-            self._spawn(self._catch_up())
-
-    async def _catch_up(self) -> None:
-        with contextlib.suppress(PushError):  # then there will be another beginning
-            await self._revocations.load(await self._log.epoch())
-            await self._rooms.catch_up_all()
-
-    async def _tick(self) -> None:
-        working: dict[str, asyncio.Task[None]] = {}
-        while True:
-            await asyncio.sleep(TICK)
-            try:
-                self._judge()
-                self._rooms.forsake()
-            except Exception as failure:  # noqa: BLE001  # or nobody would notice a deaf bus any more
-                log.error("broker.tick_failed", failure)
-            # Apart: what is read may take seconds, and whose heart does not beat counts as dead.
-            for name, work in (("beat", self._beat), ("work", self._work)):
-                if self._link.up and (name not in working or working[name].done()):
-                    working[name] = self._spawn(self._once(work))
-
-    async def _once(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        try:
-            await work()
-        except PushError as error:
-            log.rejected("broker.tick", "all", reason=str(error))
-
-    async def _beat(self) -> None:
-        """The heartbeats: ours over the bus, and that of this node among the others."""
-        self._sung += 1
-        await self._link.one(("PUBLISH", self._bus_node, str(self._sung)))
-        await self.roster.renew()
-
-    async def _work(self) -> None:
-        if await self._rooms.check() or not self._bus.up:
-            await self._revocations.load(await self._log.epoch())
-        await self._revocations.forget()
-        await self._log.sweep()
-
-    def _judge(self) -> None:
-        """Give up a bus that is deaf; tell the subscribers when Redis is away, and back."""
-        now = time.monotonic()
-        if self._bus.up and self._link.up and self._sung - self._heard_song >= DEAF_TICKS:
-            self._heard_song = self._sung
-            self._bus.reconnect("no heartbeat came through")
-        if self._link.up and self._bus.up:
-            self._down_since = None
-        elif self._down_since is None:
-            self._down_since = now
-        degraded = self._down_since is not None and now - self._down_since >= DEGRADED_SECONDS
-        if degraded != self._told:
-            self._told = degraded
-            self.degraded(degraded)
 
 
 def _too_large() -> TooLarge:
