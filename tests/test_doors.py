@@ -432,7 +432,7 @@ def test_a_revoked_stream_ends(house: House) -> None:
         ("timeout=1&timeout=2", 400, "query_malformed"),
         ("instance=%0a", 400, "instance_malformed"),
         ("channel=%ff", 400, "query_malformed"),
-        ("channel", 400, "query_malformed"),
+        ("channel", 400, "channel_malformed"),
         ("&".join(f"channel=c{n}" for n in range(65)), 429, "too_many_channels"),
         ("&".join(f"channel=c{n}" for n in range(257)), 400, "too_many_channels"),
         ("token=x", 400, "token_in_url"),
@@ -441,6 +441,11 @@ def test_a_revoked_stream_ends(house: House) -> None:
 def test_refusals(house: House, query: str, status: int, code: str) -> None:
     answer = house.public.get(f"/subscribe/poll?{query}", headers=house.bearer(), status=status)
     assert answer.json["error"]["code"] == code
+
+
+def test_a_query_as_programs_glue_it_together(house: House) -> None:
+    answer = house.public.get("/subscribe/poll?&channel=a&&channel=b&", headers=house.bearer())
+    assert answer.json["control"][0]["channels"] == ["user:42", "a", "b"]
 
 
 def test_denied_channels_are_named_and_harm_nobody(house: House) -> None:

@@ -37,9 +37,7 @@ class Request:
         """The parameters in the URL. Raises `BadInput`."""
         text: str = self.environ.get("QUERY_STRING", "")
         try:
-            return parse_qsl(
-                text, keep_blank_values=True, strict_parsing=bool(text), errors="strict"
-            )
+            return parse_qsl(text, keep_blank_values=True, errors="strict")
         except ValueError:
             raise BadInput("query_malformed", "The query string cannot be read.") from None
 
