@@ -72,7 +72,7 @@ def test_what_cannot_be_published_is_parked(push: PushServer, redis: RedisServer
     for fields, _ in bad:
         redis.cli("XADD", STREAM, "*", *fields)
     add(redis, '"after"')
-    wait_for(lambda: kept(push)[-1] == "after")
+    wait_for(lambda: kept(push)[-1:] == ["after"])
     assert kept(push) == ["before", "after"]
     parked = redis.cli("XRANGE", f"{STREAM}:parked", "-", "+")
     assert [entry[1][1] for entry in parked] == [reason for _, reason in bad]
