@@ -236,7 +236,8 @@ class Hub:
             self.empty.set()
         if reason in ("slow", "stalled"):
             self.counts[f"cuts.{reason}"] += 1
-            log.info("conn.cut", reason=reason, user=subscriber.user, connection=subscriber.id)
+            who = {"user": subscriber.user, "connection": subscriber.id}
+            log.rejected("conn.cut", subscriber.address or "all", reason=reason, **who)
         self._partings.over(subscriber)
         self._lifetimes.over(subscriber)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from stage import NAMESPACES, FakeConnection, Stage
 
+from push_server import log
 from push_server.errors import Unavailable
 from push_server.lifetimes import HELD_LIMIT, WARN_SECONDS
 from push_server.positions import channel_key, parse_cursor
@@ -571,6 +573,21 @@ def test_connections_of_one_address(make_stage: MakeStage) -> None:
 
 
 # Ends
+
+
+def test_cuts_are_logged_as_what_clients_cause(
+    stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "_windows", {})
+    caplog.set_level(logging.INFO)
+    crowd = [stage.attach(f"u{n}", address="192.0.2.1") for n in range(log.LINES_PER_MINUTE + 5)]
+    first = crowd[0].subscriber.id
+    for connection in crowd:
+        connection.close("slow")
+    lines = [each.getMessage() for each in caplog.records]
+    assert lines[0] == f"event=conn.cut reason=slow user=u0 connection={first} ip=192.0.2.1"
+    assert len(lines) == log.LINES_PER_MINUTE
+    assert stage.hub.counts["cuts.slow"] == len(crowd)
 
 
 def test_a_revoked_session_is_closed_at_once(stage: Stage) -> None:
