@@ -44,6 +44,10 @@ from push_server.wheel import TICK
 ANONYMOUS = "0"
 """All visitors who have not logged in: many people, so no limit per user."""
 
+REPLACED_MILLISECONDS = 30_000
+"""Who made room comes back after this, or twice as long: at once, it would replace another, which
+would come back and replace the next, as fast as the network goes."""
+
 
 class Hub:
     """The subscribers of this node."""
@@ -200,7 +204,8 @@ class Hub:
         if len(same_user) >= self._max_per_user:
             self.counts["replaced"] += 1
             log.rejected("quota.user", "all", limit="connections_per_user")
-            self._partings.reconnect(same_user[0], "replaced", 0)
+            delay = random.randint(REPLACED_MILLISECONDS, 2 * REPLACED_MILLISECONDS)
+            self._partings.reconnect(same_user[0], "replaced", delay)
 
     def refuse(self, headers: Headers, connection: Connection, error: PushError) -> None:
         """Answer a request that does not become a stream, and close."""

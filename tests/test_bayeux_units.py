@@ -13,7 +13,7 @@ from stage import Stage
 
 from push_server.bayeux import mailbox as mailboxes
 from push_server.bayeux.elements import BAYEUX
-from push_server.bayeux.mailbox import REPLAY_BYTES, Mailbox
+from push_server.bayeux.mailbox import REPLAY_BYTES, Mailbox, farewell
 from push_server.bayeux.names import to_channel, to_glob, to_name
 from push_server.bayeux.requests import check_callback, json_of, messages_of, script
 from push_server.brokers.memory import MemoryBroker
@@ -415,6 +415,11 @@ def test_the_last_words_go_with_the_held_connect(owner: Owner) -> None:
     assert got == [[{"type": "reconnect"}, REPLY]]  # and the next connect finds no server
     owner.turn()
     assert len(got) == 1
+
+
+@pytest.mark.parametrize(("reason", "interval"), [("replaced", 5000), ("age", 0), ("slow", 0)])
+def test_who_made_room_does_not_come_back_at_once(reason: str, interval: int) -> None:
+    assert farewell(reason)["advice"] == {"reconnect": "handshake", "interval": interval}
 
 
 def test_globs_are_values() -> None:

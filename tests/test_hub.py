@@ -541,6 +541,8 @@ def test_the_oldest_connection_of_a_user_makes_room(make_stage: MakeStage) -> No
     friend = stage.attach("bob", "user:alice")
     assert alice[0].words == ["hello", "reconnect"] and alice[0].closed() == "done"
     assert alice[0].values[-1]["reason"] == "replaced"
+    # At once, it would replace the next one, which would come back, and so on for ever.
+    assert 30_000 <= alice[0].values[-1]["delay"] <= 60_000
     assert not alice[1].closed() and not alice[2].closed() and not friend.closed()
     assert stage.hub.counts["replaced"] == 1
 

@@ -25,6 +25,9 @@ from push_server.publications import dump_json
 GONE_SECONDS = 30.0
 """From one connect's answer to the next connect: longer than any pause a client is told to make."""
 
+REPLACED_MILLISECONDS = 5_000
+"""After this, who had to make room for another connection of the same user begins anew."""
+
 REPLAY_BYTES = 32 * 1024
 """How much of a replay waits here at a time; the rest follows as it is fetched."""
 
@@ -262,8 +265,10 @@ def farewell(reason: str) -> Reply:
             "error": "403::revoked",
             "advice": {"reconnect": "none"},
         }
+    # Who made room and comes back at once replaces another, who would do the same.
+    interval = REPLACED_MILLISECONDS if reason == "replaced" else 0
     return {
         "successful": False,
         "error": "402::session_unknown",
-        "advice": {"reconnect": "handshake", "interval": 0},
+        "advice": {"reconnect": "handshake", "interval": interval},
     }
