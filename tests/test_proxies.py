@@ -624,8 +624,12 @@ def test_no_ticket_is_logged_by_the_proxy(house: House) -> None:
         push.sse(None, "node:1", ticket=ticket)
     answer = house.plain(f"/subscribe/sse?ticket={ticket}")
     assert answer.status == 301
+    # The clientId of Bayeux is as good as a token, and Faye's EventSource has it in the path.
+    client = "client" * 5
+    assert push.get(f"/bayeux/{client}", headers={"Accept": "text/event-stream"}).status == 404
     wait_for(lambda: house.front.log().count("/subscribe/sse") >= 2, house.front.log)
-    assert ticket not in house.front.log()
+    wait_for(lambda: "/bayeux/" in house.front.log(), house.front.log)
+    assert ticket not in house.front.log() and client not in house.front.log()
     assert ticket not in (answer.header("Location") or "")
 
 
