@@ -105,3 +105,21 @@ test("a page that the browser has made in advance waits until somebody opens it"
     push.close();
   }
 });
+
+test("a frame that nothing comes of is given more time with each attempt", async () => {
+  const { page } = stage();
+  const waits = [];
+  page.setTimeout = (work, time) => waits.push({ work, time });
+  const push = page.Push.connect({ server: "http://push.example.test", token: () => "a.b" });
+  const given = [];
+  for (let attempt = 0; attempt < 4; attempt += 1) {
+    const { work, time } = await until(() => waits.pop());
+    given.push(time);
+    work();
+    waits.pop().work();
+  }
+  assert.deepEqual(given, [10000, 20000, 30000, 30000]);
+  assert.equal(push.info().state, "retrying");
+  page.setTimeout = setTimeout;
+  push.close();
+});

@@ -187,9 +187,9 @@
     }
   }
 
-  /** The frame has to load in this time, and then to answer in that; else the server is away, or
-   * refuses this site. */
-  const LOAD_TIMEOUT = 30000;
+  /** The frame has to load in this time, in the next attempts in up to three times as long, and then
+   * to answer in that; else the server is away, or refuses this site. */
+  const LOAD_TIMEOUT = 10000;
   const ANSWER_TIMEOUT = 3000;
   /** A goodbye has to be read before the frame goes. */
   const GOODBYE = 100;
@@ -227,7 +227,7 @@
       frame.addEventListener("load", () => this.meet(frame));
       this.element = frame;
       document.body.append(frame);
-      this.give(LOAD_TIMEOUT);
+      this.give(LOAD_TIMEOUT * Math.min(this.attempt + 1, 3));
     }
 
     /** @param {number} time */

@@ -4,15 +4,15 @@
  * Rules that hold in this file:
  * - Only a document of the push server is given the port: messages go to its origin, never to any.
  * - A frame that does not answer is taken out and put in again later: browsers fire `load` for
- *   their error pages too.
+ *   their error pages, too, or in Firefox nothing at all.
  *
  * Part of push.js. Needs errors.js.
  */
 "use strict";
 
-/** The frame has to load in this time, and then to answer in that; else the server is away, or
- * refuses this site. */
-const LOAD_TIMEOUT = 30000;
+/** The frame has to load in this time, in the next attempts in up to three times as long, and then
+ * to answer in that; else the server is away, or refuses this site. */
+const LOAD_TIMEOUT = 10000;
 const ANSWER_TIMEOUT = 3000;
 /** A goodbye has to be read before the frame goes. */
 const GOODBYE = 100;
@@ -50,7 +50,7 @@ class PushFrame {
     frame.addEventListener("load", () => this.meet(frame));
     this.element = frame;
     document.body.append(frame);
-    this.give(LOAD_TIMEOUT);
+    this.give(LOAD_TIMEOUT * Math.min(this.attempt + 1, 3));
   }
 
   /** @param {number} time */
