@@ -598,11 +598,12 @@ def test_taken_port_is_named(
         port = taken.getsockname()[1]
         ports = {"--port": str(free_port()), "--push-port": str(free_port()), option: str(port)}
         arguments = [word for pair in ports.items() for word in pair]
-        handler = signal.getsignal(signal.SIGTERM)
+        before = {name: signal.getsignal(name) for name in run.ENDS}
         try:
             assert run.main([*arguments, "--dir", str(tmp_path / "demo")]) == 1
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            for name, handler in before.items():
+                signal.signal(name, handler)
     error = capsys.readouterr().err
     assert error.startswith(f"demo: port {port} is taken")
     assert error.endswith(f'choose another: make demo ARGS="{option} NUMBER"\n')
@@ -632,10 +633,13 @@ def test_launcher_starts_both_and_ends_both(way: signal.Signals, tmp_path: Path)
         assert f"http://www.site.localhost:{port}" in said
         assert run.answers(push_port, "/push.js", f"push.site.localhost:{push_port}")
         process.send_signal(way)
+        while "Goodbye" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(way)  # whoever is impatient
         assert process.wait(20) == 0
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # and the server, should it be left behind
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=10)
     for closed in (port, push_port):
         run.check_port(closed, "--port")

@@ -29,6 +29,7 @@ START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.05
 LOG_LINES = 15
+ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
 class CannotRun(Exception):
@@ -220,6 +221,13 @@ def welcome(places: Places) -> str:
 """
 
 
+def interrupt(*_: object) -> None:
+    """End the demo; whoever asks for that twice must not leave servers behind."""
+    for name in ENDS:
+        signal.signal(name, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Show the demo until interrupted."""
     parser = argparse.ArgumentParser(
@@ -231,7 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--dir", type=Path, default=Path(".demo"), help="for keys and logs")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in ENDS:
+        signal.signal(name, interrupt)
     children: list[Child] = []
     try:
         check_port(options.port, "--port")
