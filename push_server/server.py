@@ -213,13 +213,7 @@ class _House:
         self._thread.start()
         for bridge in self._bridges:
             bridge.start()
-        loop = asyncio.get_running_loop()
-        for name in ("SIGTERM", "SIGINT"):
-            loop.add_signal_handler(getattr(signal, name), self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # a worker begins without it
-        if self._inherited is not None:
-            loop.add_reader(self._inherited.lifeline, self._orphaned)
+        self._heed_signals(asyncio.get_running_loop())
         # What lives as long as the process need not be looked at by every collection.
         gc.collect()
         gc.freeze()
@@ -236,6 +230,14 @@ class _House:
         self._tell("STOPPING=1")
         await self._stop()
         return 0
+
+    def _heed_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # a worker begins without it
+        if self._inherited is not None:
+            loop.add_reader(self._inherited.lifeline, self._orphaned)
 
     def _serve_on(self, sockets: Sockets) -> None:
         settings = self._settings

@@ -18,13 +18,13 @@ from push_server.bayeux.names import CONTROL, META, SERVICE, to_channel, to_glob
 from push_server.bayeux.requests import Message
 from push_server.doors import renewal
 from push_server.doors.context import Context
-from push_server.doors.orders import cursor_of, make_order, sort_channels
+from push_server.doors.orders import make_order, sort_channels
 from push_server.doors.publish import publish_request
 from push_server.errors import BadInput, Denied, NotFound, PushError, TooMany
 from push_server.positions import Position
 from push_server.publications import dump_json
 from push_server.rooms import Glob
-from push_server.subscriber import Subscriber
+from push_server.subscriber import Subscriber, SubscribeRequest
 from push_server.tokens import Grant
 
 HOLD_SECONDS = 25.0
@@ -170,26 +170,14 @@ class Bayeux:
     # The meta channels.
 
     async def _handshake(self, message: Message, ip: str) -> Reply:
-        settings = self.context.settings
-        minimum = message.get("minimumVersion", VERSION)
-        # As text: "0.9" and "1" come before "1.0"; "1.1", "2.0" and "10.0" after it.
-        if not isinstance(minimum, str) or minimum > VERSION:
-            raise BadInput("bayeux_version", f"This is Bayeux {VERSION}.")
-        offered = message.get("supportedConnectionTypes")
-        types = [POLLING, CROSS_ORIGIN, WEBSOCKET, EVENT_SOURCE]
-        if settings.jsonp:
-            types.append(CALLBACK)
-        if not isinstance(offered, list) or not any(kind in types for kind in offered):
-            raise BadInput("connection_types", f"Supported are {', '.join(types)}.")
+        types = self._connection_types(message)
         asked = _ext(message)
         if "ticket" in asked:
             grant = await renewal.opened(self.context, asked["ticket"])
         else:
             grant = renewal.verified(self.context, asked.get("token"))
-        since = cursor_of(asked.get("since"))
-        acks = isinstance(message.get("ext"), dict) and bool(message["ext"].get("ack"))
         order = make_order(
-            settings,
+            self.context.settings,
             grant,
             ip,
             [],
@@ -198,24 +186,15 @@ class Bayeux:
             instance=asked.get("instance"),
             begun=True,
         )
-        identity = secrets.token_urlsafe(24)
-        mailbox = Mailbox(self.context.hub, acks=acks)
-        client = Client(mailbox, renewal.kept(grant), since)
-        mailbox.on_end = lambda: self._forget(identity)
-        self._clients[identity] = client
-        try:
-            await self.context.hub.receive(order, mailbox)
-        except BaseException:
-            mailbox.close("refused")
-            raise
-        subscriber = client.subscriber
+        acks = isinstance(message.get("ext"), dict) and bool(message["ext"].get("ack"))
+        identity, subscriber = await self._let_in(grant, order, acks=acks)
         ext: dict[str, Any] = {
             "push": {
                 "user": grant.user,
                 "expires": int(grant.expires),
                 "channels": order.channels,
                 # Told already is what it missed, and waits: it stands where it did until it comes.
-                "cursor": subscriber.cursor if since is None else asked["since"],
+                "cursor": subscriber.cursor if order.since is None else asked["since"],
             }
         }
         return {
@@ -226,6 +205,36 @@ class Bayeux:
             "advice": _advice(0, HOLD_SECONDS),
             "ext": {**ext, "ack": True} if acks else ext,
         }
+
+    def _connection_types(self, message: Message) -> list[str]:
+        """What we support, if the client speaks our version and one of these. Raises `BadInput`."""
+        minimum = message.get("minimumVersion", VERSION)
+        # As text: "0.9" and "1" come before "1.0"; "1.1", "2.0" and "10.0" after it.
+        if not isinstance(minimum, str) or minimum > VERSION:
+            raise BadInput("bayeux_version", f"This is Bayeux {VERSION}.")
+        types = [POLLING, CROSS_ORIGIN, WEBSOCKET, EVENT_SOURCE]
+        if self.context.settings.jsonp:
+            types.append(CALLBACK)
+        offered = message.get("supportedConnectionTypes")
+        if not isinstance(offered, list) or not any(kind in types for kind in offered):
+            raise BadInput("connection_types", f"Supported are {', '.join(types)}.")
+        return types
+
+    async def _let_in(
+        self, grant: Grant, order: SubscribeRequest, *, acks: bool
+    ) -> tuple[str, Subscriber]:
+        """Begin a session: its clientId, and the client in the hub. Raises `PushError`."""
+        identity = secrets.token_urlsafe(24)
+        mailbox = Mailbox(self.context.hub, acks=acks)
+        client = Client(mailbox, renewal.kept(grant), order.since)
+        mailbox.on_end = lambda: self._forget(identity)
+        self._clients[identity] = client
+        try:
+            await self.context.hub.receive(order, mailbox)
+        except BaseException:
+            mailbox.close("refused")
+            raise
+        return identity, client.subscriber
 
     def _forget(self, identity: str) -> None:
         client = self._clients.pop(identity)

@@ -226,19 +226,7 @@ class Fronts:
         `shared`: other processes accept from the sockets, too; `handover` is for what one of them
         serves alone. `at_once` names the requests that need no worker.
         """
-        adjustments = Adjustments(
-            backlog=BACKLOG,
-            connection_limit=channels,
-            channel_timeout=60,
-            max_request_header_size=HEADER_BYTES,
-            max_request_body_size=max_body + 1,
-            channel_request_lookahead=0,
-            log_socket_errors=False,
-            ident=None,
-            expose_tracebacks=False,
-            # The application knows whom to believe; see `push_server.doors.forwarded`.
-            clear_untrusted_proxy_headers=False,
-        )
+        adjustments = _adjustments(channels, max_body)
         dispatcher = Dispatcher(at_once)
         for sock in sockets:
             kind = UnixFront if sock.family == socket.AF_UNIX else TcpFront
@@ -303,3 +291,20 @@ class Fronts:
         self._running = False
         for front in self._fronts:
             front.pull_trigger()
+
+
+def _adjustments(channels: int, max_body: int) -> Adjustments:
+    """What is not as waitress has it."""
+    return Adjustments(
+        backlog=BACKLOG,
+        connection_limit=channels,
+        channel_timeout=60,
+        max_request_header_size=HEADER_BYTES,
+        max_request_body_size=max_body + 1,
+        channel_request_lookahead=0,
+        log_socket_errors=False,
+        ident=None,
+        expose_tracebacks=False,
+        # The application knows whom to believe; see `push_server.doors.forwarded`.
+        clear_untrusted_proxy_headers=False,
+    )
