@@ -15,6 +15,8 @@ TARGET_BYTES = 12_288
 
 _REQUEST_LINE = re.compile(rb"[A-Z]+ [!-~]+ HTTP/([0-9]\.[0-9])")
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*(?:\r\n|$)", re.I)
+_BLANKS = re.compile(rb"\r\n[^:\r\n]*:[ \t]{65}")
+"""waitress takes the square of their number: 15,000 hold its only I/O thread for 0.7 seconds."""
 _ONCE = (b"host", b"content-length", b"transfer-encoding")
 
 
@@ -42,6 +44,8 @@ def check_head(head: bytes) -> None:
         raise BadHead(505, "HTTP Version Not Supported", "version")
     if b"\0" in head or b"\r\n " in head or b"\r\n\t" in head:
         raise BadHead(400, "Bad Request", "NUL or folded header")
+    if _BLANKS.search(head):
+        raise BadHead(400, "Bad Request", "over 64 blanks before a value")
     lines = fields.split(b"\r\n")
     if len(lines) > HEADER_COUNT + 2:
         raise BadHead(431, "Request Header Fields Too Large", f"over {HEADER_COUNT} headers")

@@ -99,6 +99,7 @@ BAD = {
     "another coding": (400, head(HOST, b"Transfer-Encoding: xchunked")),
     "two codings": (400, head(HOST, b"Transfer-Encoding: gzip, chunked")),
     "folded header": (400, head(HOST, b"X-A: 1", b" 2")),
+    "many blanks": (400, head(HOST, b"X-A:" + b" \t" * 32 + b" 1")),
     "folded by a tab": (400, head(HOST, b"X-A: 1", b"\t2")),
     "NUL": (400, head(HOST, b"X-A: \x00")),
     "underscore": (400, head(HOST, b"X_Forwarded_For: 192.0.2.1")),
@@ -126,6 +127,8 @@ def test_the_limits_are_exact() -> None:
     most = head(HOST, *[b"X-%d: 1" % n for n in range(HEADER_COUNT - 1)])
     assert feed([most]).error is None
     line = b"GET / HTTP/1.1"
+    blanks = head(HOST, b"X-A: b:" + b" " * 99 + b"1", b"X-B:" + b" " * 64 + b"1")
+    assert feed([blanks]).error is None
     longest = b"GET /%b HTTP/1.1" % (b"a" * (TARGET_BYTES - len(line)))
     assert feed([head(HOST, first=longest)]).error is None
 
