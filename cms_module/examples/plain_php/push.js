@@ -187,7 +187,7 @@
     }
   }
 
-  /** The frame has to load in this time, in the next attempts in up to three times as long, and then
+  /** The frame has to load in this time, in later attempts in up to three times as long, and then
    * to answer in that; else the server is away, or refuses this site. */
   const LOAD_TIMEOUT = 10000;
   const ANSWER_TIMEOUT = 3000;
