@@ -55,6 +55,8 @@ FRONT_SHARE, RESERVE_SHARE = 0.1, 0.03
 """The same for those that are asking or idle, of browsers, and besides of the CMS. Both listeners
 share waitress's count; the reserve keeps the way in of the CMS open when browsers have filled
 theirs."""
+FRONT_LEAST = 32
+"""waitress counts the listening sockets, too."""
 INTERNAL_THREADS = 16
 """Workers of the internal listener. Each waits for one commit; together they make a group."""
 
@@ -241,7 +243,7 @@ class _House:
 
     def _serve_on(self, sockets: Sockets) -> None:
         settings = self._settings
-        channels = int(_descriptors() * FRONT_SHARE)
+        channels = max(FRONT_LEAST, int(_descriptors() * FRONT_SHARE))
         reserve = int(_descriptors() * RESERVE_SHARE)
         for name, application, threads, most in (
             ("listen", public_application(self._context), settings.threads, channels),

@@ -478,6 +478,9 @@ def test_a_ticket_is_for_one_subscription(house: House) -> None:
         ("/bayeux", "jsonp=f", True),
         ("/bayeux/connect", "", True),
         ("/bayeux-not", "", False),
+        ("/live", "", True),
+        ("/ready", "", False),
+        ("/metrics", "", False),
         ("/subscribe/sse", "ticket=x", False),
         ("/subscribe/sse", "channel=node:7&ticket=x", False),
         # Attack: with another spelling of the same name one client makes all others wait.

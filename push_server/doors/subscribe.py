@@ -33,8 +33,9 @@ _TICKET = re.compile("(?:^|&)(?:ticket=|[^=&]*%)")
 
 def waits_for_nothing(path: str, query: str) -> bool:
     """Whether a request can be dealt with on waitress's I/O thread: it needs neither the broker,
-    which remembers the tickets, nor the loop; that of Bayeux does everything there, later."""
-    if path == "/bayeux" or path.startswith("/bayeux/"):
+    which remembers the tickets, nor the loop; that of Bayeux does everything there, later. Whether
+    the process lives has to be seen also while all workers wait for a disk that hangs."""
+    if path in ("/bayeux", "/live") or path.startswith("/bayeux/"):
         return True
     transport = TRANSPORTS.get(path.removeprefix("/subscribe/"))
     return transport is not None and not transport.latest and not _TICKET.search(query)
