@@ -1,4 +1,4 @@
-"""The Bayeux clients from npm, in `.bayeux` in the checkout; installed when first needed.
+"""The clients from npm, in `.bayeux` in the checkout; installed when first needed.
 
 Imported by the tests that run them.
 """

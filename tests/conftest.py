@@ -17,6 +17,7 @@ SHARED = {
     "test_wordpress_pages": "wordpress",
     "test_bayeux_clients": "bayeux",
     "test_bayeux_pages": "bayeux",
+    "test_sse_clients": "bayeux",
 }
 """Files, or folders, that one process takes together, because of what they set up."""
 

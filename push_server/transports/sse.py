@@ -18,8 +18,12 @@ class SSE(Transport):
     content_type = "text/event-stream; charset=utf-8"
 
     def head(self, headers: Headers) -> bytes:
-        """The answer's head, and the reconnection time native clients shall use."""
-        return super().head(headers) + b"retry: 3000\n\n"
+        """The answer's head, and the reconnection time native clients shall use.
+
+        That stands in the first event: of a block without data some readers, httpx-sse and
+        fetch-event-source among them, make an event without any.
+        """
+        return super().head(headers) + b"retry: 3000\n"
 
     def encode(self, publications: Sequence[Publication]) -> tuple[bytes, ...]:
         """``data: … id: 1~entry`` REST, for each publication."""
