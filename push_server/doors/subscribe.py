@@ -127,8 +127,12 @@ class SubscribeDoor:
             head += piece
         head, _, first = head.partition(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
-        fields = [tuple(line.split(": ", 1)) for line in lines[1:]]
-        kept = [(name, value) for name, value in fields if name.lower() != "connection"]
+        # Whether its connection is kept, and what time it is, that server says by itself.
+        kept = [
+            (name, value)
+            for name, _, value in (line.partition(": ") for line in lines[1:])
+            if name.lower() not in ("connection", "date")
+        ]
         return int(lines[0].split(" ")[1]), kept, _Body(first, pieces, close)
 
     def _attach_iterator(self, order: SubscribeRequest, connection: Connection) -> None:
