@@ -3,7 +3,7 @@
 Rules: a cast takes the name of the setting and the value as TOML gave it, and returns the
 value or raises `SettingsError`, whose message says in one line what is wrong and what to write
 instead. A message may quote an address or a name, never a key. Nothing here reads a file, the
-environment or the clock. What concerns two settings at once is in `push_server.settings`.
+environment or the clock. What concerns two settings at once is in `config_load`.
 
 Pure; imported by `settings` (and the value types by whoever uses them).
 """

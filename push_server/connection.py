@@ -11,7 +11,7 @@ it missed.
 server: the bytes go through a queue to the thread that serves the response.
 
 Event loop only, except for taking from an `IteratorConnection`. Imported by the hub, which owns
-connections, and by the subscribe door, which makes them.
+connections, and by the doors and the bridge that make them.
 """
 
 import socket

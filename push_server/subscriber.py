@@ -9,7 +9,7 @@ The cursor is kept as one entry per channel, that of the channel offered last ap
 of them. The rest changes only when another channel is offered, so a fan-out costs one `join` per
 subscriber.
 
-Event loop only. Imported by the hub.
+Event loop only. Imported by the hub and its parts, and by the doors for what they ask of it.
 """
 
 from collections import deque

@@ -7,7 +7,7 @@ kernel, so that a client cannot put more into this process than one message and 
 An idle connection keeps nothing of all this but a few numbers: the parser exists only while there
 are bytes that do not make a frame yet.
 
-Event loop only. Made by the WebSocket door, owned by the hub.
+Event loop only. Made by the doors that take WebSockets, owned by the hub.
 """
 
 import socket

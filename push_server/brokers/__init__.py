@@ -1,6 +1,6 @@
 """The table of brokers, and how the setting `broker` chooses one.
 
-Imported by the command line and the tests.
+Imported by the command line and the server.
 """
 
 from collections.abc import Callable
