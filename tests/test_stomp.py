@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count as count_up
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -190,8 +191,27 @@ def test_a_topic_is_kept_while_we_are_away(rabbit: RabbitMq, peer: Peer) -> None
         wait_for(arrived)
         push.terminate()
         peer.send("/topic/away", 2)
+        # Its place in the table is not what it is known by.
+        push.settings["stomp_consume"] = {"/topic/new": "news:5", **push.settings["stomp_consume"]}
         push.start()
         wait_for(lambda: kept(push, "news:4") == [1, 2])
+
+
+def test_each_system_has_a_topic_to_itself(rabbit: RabbitMq, peer: Peer) -> None:
+    """As a site and its staging site, at one broker."""
+    settings: dict[str, Any] = {"stomp_url": url(rabbit), "stomp_consume": {"/topic/all": "news:6"}}
+    with PushServer(**settings) as one, PushServer(**settings) as other:
+        numbers = count_up()
+
+        def both_arrived() -> bool:
+            peer.send("/topic/all", next(numbers))  # lost until there are both subscriptions
+            return bool(kept(one, "news:6") and kept(other, "news:6"))
+
+        wait_for(both_arrived)
+        for _ in range(4):
+            peer.send("/topic/all", "each")
+        everything = ["each"] * 4
+        wait_for(lambda: kept(one, "news:6")[-4:] == kept(other, "news:6")[-4:] == everything)
 
 
 def test_publications_go_out_and_do_not_come_back(

@@ -106,16 +106,14 @@ class Conversation(stomp.ConnectionListener):  # type: ignore[misc]  # stomp is 
         if self._ended:
             raise Lost(self._ended)
 
-    def subscribe(self, number: int, destination: str) -> None:
-        """Begin to receive from a queue or topic."""
+    def subscribe(self, destination: str, name: str) -> None:
+        """Begin to receive from a queue or topic; the name comes with each message."""
         headers = {"prefetch-count": str(PREFETCH)}
         if destination.startswith(_TOPICS):
-            # A plain subscription to a topic loses whatever is sent while we are away. With a
-            # name that stays the same the broker keeps a queue, which all our nodes share.
+            # A plain subscription to a topic loses whatever is sent while we are away. Under a
+            # name that stays the same the broker keeps a queue, which all who use it share.
             headers |= {"durable": "true", "auto-delete": "false"}
-        self._connection.subscribe(
-            destination, id=f"push-server-{number}", ack="client-individual", headers=headers
-        )
+        self._connection.subscribe(destination, id=name, ack="client-individual", headers=headers)
 
     def take(self, limit: int) -> list[Any]:
         """The messages that have come; empty after a moment without any. Raises `Lost`."""

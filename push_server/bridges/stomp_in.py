@@ -57,26 +57,25 @@ class StompBridge:
         self.start, self.stop = self._supervisor.start, self._supervisor.stop
 
     def _talk(self, conversation: Conversation) -> None:
-        sources = list(self._targets)
-        for number, destination in enumerate(sources):
-            conversation.subscribe(number, destination)
+        for destination in self._targets:
+            # Of this system and this topic, whatever else is consumed: the broker keeps a queue
+            # for each name.
+            conversation.subscribe(destination, f"{self._origin} {destination}")
         while not self._supervisor.stopping:
             frames = conversation.take(PREFETCH)
             messages = [
-                message for frame in frames if (message := self._read(conversation, frame, sources))
+                message for frame in frames if (message := self._read(conversation, frame))
             ]
             self._deliver(conversation, messages)
 
-    def _read(
-        self, conversation: Conversation, frame: Any, sources: Sequence[str]
-    ) -> _Message | None:
+    def _read(self, conversation: Conversation, frame: Any) -> _Message | None:
         """The message, or None if it was dealt with."""
         headers = frame.headers
         if headers.get(ORIGIN) == self._origin:
             self._supervisor.count("looped")
             conversation.ack(frame)
             return None
-        source = sources[int(headers["subscription"].rpartition("-")[2])]
+        source = headers["subscription"].removeprefix(f"{self._origin} ")
         try:
             return _Message(frame, self._request(source, frame))
         except PushError as error:
