@@ -278,6 +278,7 @@ MALFORMED = [
     b'{"a":' * 50_000,
     DATA % (b"[" * 100_000),
     DATA % (b"[" * 100_000 + b"]" * 100_000),
+    DATA % (b"[" * 31 + b"]" * 31),  # 33 deep
     DATA % b"NaN",
     DATA % b"-Infinity",
     DATA % b"1e999",

@@ -170,7 +170,7 @@ def test_07_compressed(push: PushServer, user: str) -> None:
         ("POST", "/publish"),
     ],
 )
-@pytest.mark.parametrize("name", ["token", "access_token"])
+@pytest.mark.parametrize("name", ["token", "access_token", "x"])
 def test_08_a_token_in_the_url(
     push: PushServer, user: str, method: str, path: str, name: str
 ) -> None:

@@ -131,12 +131,12 @@ def _no_constant(name: str) -> None:
 def _deeper_than(value: Any, levels: int) -> bool:
     layer = [value]
     for _ in range(levels + 1):
+        layer = [each for each in layer if isinstance(each, (dict, list))]
+        if not layer:
+            return False
         layer = [
             inner
             for outer in layer
-            if isinstance(outer, (dict, list))
             for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
-        if not layer:
-            return False
     return True
