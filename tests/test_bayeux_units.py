@@ -18,7 +18,7 @@ from push_server.bayeux.names import to_channel, to_glob, to_name
 from push_server.bayeux.requests import check_callback, json_of, messages_of, script
 from push_server.brokers.memory import MemoryBroker
 from push_server.channels import Namespaces
-from push_server.doors.bayeux import POLLING, Bayeux, Client
+from push_server.doors.bayeux import POLLING, SEEN_LIMIT, Bayeux, Client
 from push_server.doors.bayeux_http import _Stream
 from push_server.doors.bayeux_socket import _Line
 from push_server.doors.lobby import Lobby
@@ -667,3 +667,32 @@ def test_a_token_that_is_revoked_while_channels_change_renews_nothing(
     assert site.answer(entering)["successful"]
     assert site.answer(renewing)["error"].startswith("401:token_invalid:")
     site.close(session)
+
+
+def test_a_session_does_not_remember_all_the_channels_it_ever_was_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = Site(monkeypatch)
+    first = site.shake_hands()["clientId"]
+    site.answer(site.ask("/meta/subscribe", clientId=first, subscription="/kept/1"))
+    site.stage.publish("kept:1", b"1")
+    client = site.bayeux.client(first)
+    assert client is not None
+    cursor = client.subscriber.cursor
+    site.stage.publish("kept:1", b"2")
+    second = site.shake_hands(since=cursor)["clientId"]
+    client = site.bayeux.client(second)
+    assert client is not None
+
+    def stay_a_while(names: list[str]) -> None:
+        for channel in ("/meta/subscribe", "/meta/unsubscribe"):
+            answer = site.answer(site.ask(channel, clientId=second, subscription=names))
+            assert answer["successful"], answer
+
+    stay_a_while(["/kept/1"])
+    for number in range(0, 3 * SEEN_LIMIT, 50):
+        stay_a_while([f"/brief/{number + one}" for one in range(50)])
+    assert len(client.seen) <= SEEN_LIMIT + 50
+    assert "kept:1" in client.seen, "or it would be told of the same publication again"
+    site.answer(site.ask("/meta/disconnect", clientId=second))
+    site.close(first)

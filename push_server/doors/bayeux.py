@@ -21,7 +21,7 @@ from push_server.doors.context import Context
 from push_server.doors.orders import make_order, sort_channels
 from push_server.doors.publish import publish_request
 from push_server.errors import BadInput, Denied, NotFound, PushError, TooMany
-from push_server.positions import Position
+from push_server.positions import Position, channel_key
 from push_server.publications import dump_json
 from push_server.rooms import Glob
 from push_server.subscriber import Subscriber, SubscribeRequest
@@ -32,6 +32,8 @@ HOLD_SECONDS = 25.0
 EVENT_SOURCE_SECONDS = 10.0
 """Between the connects of a client whose messages come another way."""
 GLOBS_LIMIT = 16
+SEEN_LIMIT = 1000
+"""Channels that a session remembers to have been in, where it has come back with a cursor."""
 VERSION = "1.0"
 """Of the protocol."""
 POLLING, CROSS_ORIGIN, CALLBACK, WEBSOCKET, EVENT_SOURCE = (
@@ -61,6 +63,15 @@ class Client:
         """Held while its channels change: its requests come on several connections at once."""
         self.connected = False
         """Whether its first connect was answered."""
+
+    def note(self, channels: Sequence[str]) -> None:
+        """It has gone on in these channels."""
+        if self.since is None:
+            return
+        if len(self.seen) > SEEN_LIMIT:
+            # What its cursor does not speak of it may be told to load once more.
+            self.seen = {name for name in self.seen if channel_key(name) in self.since}
+        self.seen.update(channels)
 
     @property
     def subscriber(self) -> Subscriber:
@@ -283,7 +294,7 @@ class Bayeux:
                     client.subscriber, client.grant.name, channels, since, lambda: None
                 )
                 # Not before: where the log did not answer, the client asks again.
-                client.seen.update(channels if client.since is not None else ())
+                client.note(channels)
         for glob in globs:
             await self._watch(client, glob)
         return {"subscription": message["subscription"]}
