@@ -252,8 +252,11 @@ def test_nothing_is_lost_when_either_side_dies(rabbit: RabbitMq, tmp_path: Path)
             if n == 30:
                 push.kill()
                 push.start()
+            if n == 50:
+                peer.send("/queue/dies", b"{")
             if n == 60:
                 peer.settle()
+                wait_for(lambda: count(push, "stomp_parked") == 1)
                 rabbit.kill()
                 wait_for(lambda: "bridge.down" in push.log)
                 rabbit.start()
@@ -266,6 +269,8 @@ def test_nothing_is_lost_when_either_side_dies(rabbit: RabbitMq, tmp_path: Path)
         offsets = {frame.headers["id"]: int(frame.headers["offset"]) for frame in got}
         assert sorted(offsets.values()) == list(range(1, 101))
         assert list(offsets.values()) == sorted(offsets.values())
+        peer.consume("/queue/push-server.parked")
+        wait_for(lambda: got[-1].headers.get("push-reason") == "json_malformed")
         assert "guest" not in push.log
     peer.close()
 

@@ -134,14 +134,14 @@ class Conversation(stomp.ConnectionListener):  # type: ignore[misc]  # stomp is 
     def send(
         self, destination: str, body: bytes, content_type: str, headers: Mapping[str, str]
     ) -> None:
-        """Send a message; `settle` waits until the broker has it."""
+        """Send a message that outlives the broker; `settle` waits until the broker has it."""
         self._receipts += 1
         self._send(
             self._connection.send,
             destination,
             body,
             content_type=content_type,
-            headers=dict(headers),
+            headers={"persistent": "true", **headers},
             receipt=str(self._receipts),
         )
 

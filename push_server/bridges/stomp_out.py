@@ -168,7 +168,6 @@ class StompOutlet:
                 "id": message["id"],
                 "channel": message["channel"],
                 "offset": str(message["offset"]),
-                "persistent": "true",
                 ORIGIN: self._origin,
             },
         )
