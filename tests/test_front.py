@@ -22,7 +22,7 @@ from push_server.front import channel as channel_module
 from push_server.front.channel import BODY_FACTOR, Channel
 from push_server.front.handover import Handover
 from push_server.front.listeners import HEADER_BYTES, Front, Fronts
-from push_server.front.requests import StrictParser, Task
+from push_server.front.requests import CHUNK_LINE_BYTES, StrictParser, Task
 from push_server.heads import HEADER_COUNT, TARGET_BYTES
 from push_server.server import set_up_log
 from push_server.sockets import address_of, open_socket
@@ -121,6 +121,17 @@ def test_a_bad_request_is_refused_however_it_arrives(status: int, data: bytes, w
     parser = feed(ways(data)[way])
     assert parser.completed
     assert parser.error.code == status
+
+
+@pytest.mark.parametrize("kind", ["extension", "trailer"])
+def test_a_chunk_line_has_an_end(kind: str) -> None:
+    begun = CHUNKED.partition(b"3\r\n")[0] + (b"3;" if kind == "extension" else b"0\r\nX: ")
+    parser = feed([begun, *[b"a" * 100] * 100])
+    assert parser.completed and parser.error.code == 400
+    left = b"\r\nabc\r\n0\r\n\r\n" if kind == "extension" else b"\r\n\r\n"
+    whole = feed([begun, b"a" * (CHUNK_LINE_BYTES - 10), left])
+    assert whole.completed and whole.error is None
+    whole.close()
 
 
 def test_the_limits_are_exact() -> None:

@@ -8,12 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.receiver import ChunkedReceiver
 from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import Error
 
 from push_server import log
 from push_server.heads import BadHead, check_head
 from push_server.publications import dump_json
+
+CHUNK_LINE_BYTES = 4096
+"""Of the line before a chunk, or of the trailer behind the last one."""
 
 GiveBack = Callable[[socket.socket], None]
 Take = Callable[[socket.socket, GiveBack], None]
@@ -38,12 +42,16 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
     """Named when a client is gone before it was answered; of a head that was refused there is none,
     and waitress would fail."""
     refusal: Refusal | None = None
+    completed: bool
     taken = False
     """Whether the worker that served this request took the connection."""
 
     def received(self, data: bytes) -> int:
         """Parse; answer with our own refusal where there is one (I/O thread)."""
         consumed: int = super().received(data)
+        if not self.completed and _half_a_line(self.body_rcv) > CHUNK_LINE_BYTES:
+            self.refusal = Refusal(BadHead(400, "Bad Request", "chunk line over 4 KiB"))
+            self.completed = True
         if self.refusal is not None:
             self.error = self.refusal
         return consumed
@@ -60,6 +68,13 @@ class StrictParser(HTTPRequestParser):  # type: ignore[misc]
         except BadHead as bad:
             self.refusal = Refusal(bad)
             raise ParsingError(bad.detail) from None
+
+
+def _half_a_line(body: object) -> int:
+    """The bytes of a line that is not whole: waitress copies them with every byte that comes."""
+    if not isinstance(body, ChunkedReceiver):
+        return 0
+    return len(body.control_line) + len(body.trailer)
 
 
 class JSONErrorTask(ErrorTask):  # type: ignore[misc]
