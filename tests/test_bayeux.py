@@ -256,6 +256,16 @@ def test_publish_and_receive(push: PushServer, name: str) -> None:
     assert data(client.fetch()) == ["personal"]
 
 
+def test_a_large_batch(push: PushServer, name: str) -> None:
+    """CometD's `batch` sends as many messages at once as somebody puts into it."""
+    client = Client(push, push.token(name, pub_ch=["batch:*"]))
+    channel = f"/batch/{name}"
+    client.post(client.subscribe(channel))
+    replies = client.post(*(client.message(channel, data=number) for number in range(150)))
+    assert all(reply["successful"] for reply in replies) and len(replies) == 150
+    assert data(client.fetch()) == list(range(150))
+
+
 def test_the_same_log_as_native_clients(push: PushServer, name: str) -> None:
     """One channel, one history, one cursor, one set of rights."""
     channel = f"same:{name}"
@@ -687,7 +697,7 @@ def test_an_unknown_client(push: PushServer, identity: Any) -> None:
 @pytest.mark.parametrize(
     "body",
     [b"", b"junk", b"[]", b"{}", b"[1]", b"5", b'[{"channel":"/a"},null]', b"message=junk",
-     b"message=%FF", b"\xff", b"[" * 40 + b"]" * 40, b"[" + b"{}," * 100 + b"{}]",
+     b"message=%FF", b"\xff", b"[" * 40 + b"]" * 40, b"[" + b"{}," * 1_000 + b"{}]",
      b'[{"channel":"/meta/handshake","id":1e999}]'],
 )
 def test_what_is_no_request(push: PushServer, body: bytes) -> None:
@@ -934,7 +944,7 @@ def test_a_session_goes_over_to_a_websocket(push: PushServer, name: str) -> None
         (frame(TEXT, b"junk"), 1007),
         (frame(TEXT, b"[1]"), 1007),
         (frame(2, b"[]"), 1003),
-        (text_frame([{}] * 101), 1007),
+        (text_frame([{}] * 1_001), 1007),
         (frame(TEXT, b"x" * 40_000), 1009),
     ],
 )

@@ -115,7 +115,7 @@ def test_messages(value: Any) -> None:
         assert len(messages_of(value)) == (len(value) or 1)
 
 
-@pytest.mark.parametrize("value", [[1], [[]], 5, "a", None, [{}, "b"], [{}] * 101])
+@pytest.mark.parametrize("value", [[1], [[]], 5, "a", None, [{}, "b"], [{}] * 1_001])
 def test_what_are_no_messages(value: Any) -> None:
     with pytest.raises(BadInput):
         messages_of(value)

@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl
 
 from push_server.errors import BadInput
 
-MESSAGES_LIMIT = 100
-"""Messages in one request."""
+MESSAGES_LIMIT = 1_000
+"""Messages in one request, as in one of the internal API."""
 
 Message = Mapping[str, Any]
 

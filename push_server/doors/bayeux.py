@@ -7,7 +7,7 @@ Event loop only. Imported by the doors that bring messages: `bayeux_http`, `baye
 """
 
 import secrets
-from asyncio import Lock
+from asyncio import Lock, sleep
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +32,8 @@ HOLD_SECONDS = 25.0
 EVENT_SOURCE_SECONDS = 10.0
 """Between the connects of a client whose messages come another way."""
 GLOBS_LIMIT = 16
+TURN = 100
+"""Messages of one request that are answered before others have their turn."""
 SEEN_LIMIT = 1000
 """Channels that a session remembers to have been in, where it has come back with a cursor."""
 VERSION = "1.0"
@@ -109,7 +111,9 @@ class Bayeux:
         """
         replies: list[Reply] = []
         connects: list[Hold] = []
-        for message in messages:
+        for number, message in enumerate(messages):
+            if number % TURN == TURN - 1:
+                await sleep(0)
             reply = _reply_to(message)
             try:
                 done = await self._answer(message, reply, way, ip)
