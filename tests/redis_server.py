@@ -76,8 +76,16 @@ class RedisServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_until_up(self.process, self._loaded, (self.folder / "redis.log").read_text)
+        try:
+            wait_until_up(self.process, self._loaded, self._said)
+        except BaseException:
+            self.kill()
+            raise
         return self
+
+    def _said(self) -> str:
+        log = self.folder / "redis.log"
+        return log.read_text() if log.exists() else ""
 
     def _loaded(self) -> bool:
         with contextlib.suppress(RedisError):  # still loading
