@@ -36,7 +36,7 @@ NUMBERS = {
     "websocket.FRAMES_PER_SECOND": 200,
     "websocket.FRAMES_AT_ONCE": 1000,
     "doors.bayeux.GLOBS_LIMIT": 16,
-    "bayeux.requests.MESSAGES_LIMIT": 100,
+    "bayeux.requests.MESSAGES_LIMIT": 1000,
     "subscriber.POLL_BYTES": 262_144,
     "doors.subscribe.POLL_SECONDS": 25,
     "doors.subscribe.POLL_SECONDS_LIMIT": 60,
