@@ -154,7 +154,9 @@ globalThis.PushArrivals = (() => {
       const { audience, channels, session } = this.house;
       if (audience.status.state !== "live") return;
       const on = page.among([...channels.on]).filter((name) => page.learns(name, "subscribed"));
-      if (on.length) page.post({ type: "subscribed", channels: on, cursor: this.cursor });
+      // A page that catches up is not here yet: if it left now, it would miss what lies between.
+      const cursor = page.held ? undefined : this.cursor;
+      if (on.length) page.post({ type: "subscribed", channels: on, cursor });
       audience.deny([...channels.denied], "channel_denied");
       if (page.since && [...page.channels].every((name) => page.told.has(name))) {
         page.catchUp(session, () => audience.has(page)).then(() => this.flush());
@@ -198,6 +200,7 @@ globalThis.PushArrivals = (() => {
     /** The server's log is out of reach, or back. @param {boolean} delayed */
     delayed(delayed) {
       this.house.audience.report({ state: delayed ? "delayed" : "live" });
+      this.announceAll();
     }
 
     /** @param {Control} message */

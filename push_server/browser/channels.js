@@ -57,9 +57,13 @@ globalThis.PushChannels = (() => {
       };
     }
 
-    /** @param {string[]} names */
+    /**
+     * From now on the others are not on: whoever wants one of them has to ask.
+     * @param {string[]} names
+     */
     ask(names) {
       this.asked = new Set(names);
+      for (const name of this.on) if (!this.covers(name)) this.on.delete(name);
     }
 
     /** The server's first word. @param {string[]} on @param {string[]} denied */

@@ -133,20 +133,24 @@ globalThis.PushConnection = (() => {
       dialer.choice.allow(transports);
       const page = new Page(port, instance, seen);
       page.hosts = hosts;
+      page.wish = channels;
       audience.add(page);
       this.ticker = this.ticker || setInterval(() => this.tick(), TICK);
       page.post({ type: "welcome" });
       const useful = await this.session.present(page, token);
       if (!audience.has(page)) return;
       page.post({ type: "status", status: audience.status });
-      if (since && !arrivals.cursor && !this.began) {
+      // It may have thought better of it meanwhile.
+      const wish = page.wish || channels;
+      page.wish = null;
+      const isFirst = !arrivals.cursor && !this.began;
+      if (since && isFirst) {
         arrivals.cursor = since;
         arrivals.interrupted = true;
-      } else if (since && !this.continues(since, channels)) {
-        page.since = since;
-        page.held = [];
       }
-      this.want(page, channels);
+      if (since && !isFirst && !this.continues(since, wish)) page.since = since;
+      else page.held = null;
+      this.want(page, wish);
       if (useful && audience.status.state === "waiting") dialer.hurry?.();
       dialer.run(this.ready);
     }
@@ -215,6 +219,10 @@ globalThis.PushConnection = (() => {
 
     /** @param {InstanceType<typeof Page>} page @param {string[]} channels */
     want(page, channels) {
+      if (page.wish) {
+        page.wish = channels;
+        return;
+      }
       page.want(channels.filter(isChannel));
       this.arrivals.announce(page);
       const settled = [...page.channels].every((name) => this.channels.isSettled(name));
@@ -238,9 +246,9 @@ globalThis.PushConnection = (() => {
         if (!changes) this.dialer.restart("channels", { planned: true });
         return;
       }
+      const left = fewer.filter((name) => this.channels.on.has(name));
       this.channels.ask(wanted);
       // First the fewer: there is a limit to how many there may be.
-      const left = fewer.filter((name) => this.channels.on.has(name));
       if (left.length) line.send("unsubscribe", { channels: left });
       if (more.length) line.send("subscribe", { channels: more });
     }

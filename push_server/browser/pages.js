@@ -51,8 +51,11 @@ globalThis.PushPage = (() => {
       this.due = [];
       /** @type {string | null} the cursor it came back with, until its catch-up begins */
       this.since = null;
-      /** @type {Publication[] | null} what waits until its catch-up is done */
-      this.held = null;
+      /** @type {Publication[] | null} what waits until it is known where it is, and until its
+       * catch-up is done */
+      this.held = [];
+      /** @type {string[] | null} what it wants, until it is known whose it is */
+      this.wish = null;
       /** Pings without a sign of life, and when somebody last looked at it. */
       this.unanswered = 0;
       this.activeAt = Date.now();
@@ -71,13 +74,22 @@ globalThis.PushPage = (() => {
     /** @param {string[]} wanted */
     want(wanted) {
       this.channels = new Set(wanted);
+      // What it does not want any more has no gap when it wants it again.
+      if (this.held && this.held.length <= HELD) {
+        this.held = this.held.filter(({ channel }) => this.channels.has(channel));
+      }
       for (const name of this.told.keys()) if (!this.channels.has(name)) this.told.delete(name);
       for (const name of this.seen.keys()) if (!this.channels.has(name)) this.seen.delete(name);
     }
 
-    /** Those of its channels that are on. */
+    /** Whether it has been told that it hears of this channel. @param {string} name */
+    hears(name) {
+      return this.told.get(name) === "subscribed";
+    }
+
+    /** Those of its channels that it hears of. */
     get subscribed() {
-      return [...this.channels].filter((name) => this.told.get(name) === "subscribed");
+      return [...this.channels].filter((name) => this.hears(name));
     }
 
     /** Those of these channels that it wants. @param {string[]} channels */
@@ -99,6 +111,7 @@ globalThis.PushPage = (() => {
 
     /** @param {Publication} publication */
     offer(publication) {
+      if (!this.hears(publication.channel)) return;
       if (!this.held) {
         if (this.isDue(publication)) this.due.push(publication);
       } else if (this.held.length <= HELD) {
@@ -111,7 +124,7 @@ globalThis.PushPage = (() => {
      * @param {Publication} publication
      */
     isDue({ channel, offset, exclude }) {
-      if (!this.channels.has(channel)) return false;
+      if (!this.hears(channel)) return false;
       const last = this.seen.get(channel);
       if (last !== undefined && offset <= last) return false;
       this.seen.set(channel, offset);

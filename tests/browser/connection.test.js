@@ -167,6 +167,59 @@ describe("the shared connection", { concurrency: true }, () => {
       assert.equal(back.of("reset")[0].reason, "trimmed");
     }));
 
+  it("gives a page that catches up no place that it has not reached", () =>
+    scene(async ({ server, add }) => {
+      server.onPoll = () => new Promise(() => undefined);
+      server.streams[0].say(publication("c", 7));
+      const back = add(["c"], { since: "1~4" });
+      await until(() => server.polls.length && back.of("subscribed").length);
+      server.streams[0].say(publication("c", 8), { type: "ping", cursor: "1~8" });
+      await new Promise((done) => setTimeout(done, 20));
+      assert.deepEqual(back.messages.filter(({ cursor }) => cursor), []);
+    }));
+
+  it("does not say that a channel is on which the next request leaves out", () =>
+    scene(async ({ server, connection, pages: [one, other] }) => {
+      one.say({ type: "channels", channels: ["c", "d"] });
+      (await until(() => server.streams[1])).hello("1~1");
+      await until(() => one.of("subscribed").some(({ channels }) => channels.includes("d")));
+      one.say({ type: "channels", channels: ["c"] });
+      connection.change();
+      const without = await until(() => server.streams[2]);
+      other.say({ type: "channels", channels: ["c", "d"] });
+      without.hello("1~3");
+      // Soon, and not when nobody has wanted it for long.
+      const next = await until(() => server.streams[3]);
+      assert.deepEqual(other.of("subscribed").flatMap(({ channels }) => channels), ["c"]);
+      next.hello("1~5", publication("d", 6));
+      await until(() => other.got.length);
+      assert.deepEqual(other.got, [6]);
+    }, { pages: 2 }));
+
+  it("brings a page up to date that came while news was held up", () =>
+    scene(async ({ server, page, add }) => {
+      server.streams[0].say({ type: "degraded", degraded: true });
+      await until(() => page.state === "delayed");
+      server.onPoll = () => ({ cursor: "1~5", control: [], publications: [] });
+      const back = add(["c"], { since: "1~4" });
+      await until(() => back.state === "delayed");
+      server.streams[0].say({ type: "degraded", degraded: false }, publication("c", 6));
+      await until(() => back.got.length);
+    }));
+
+  it("goes by what a page wants last, however long its token takes", () =>
+    scene(async ({ server, connection }) => {
+      let read;
+      connection.session.checkClock = () => new Promise((done) => { read = done; });
+      const late = new TestPage(connection, server).attach(["d"]);
+      await until(() => read);
+      late.say({ type: "channels", channels: ["e"] });
+      read();
+      const next = await until(() => server.streams[1]);
+      assert.deepEqual(next.request.query.getAll("channel"), ["c", "e"]);
+      late.say({ type: "detach" });
+    }));
+
   it("does not ask what was missed in a channel that is not granted", () =>
     scene(async ({ server, page, add }) => {
       const back = add(["no"], { since: "1~4" });

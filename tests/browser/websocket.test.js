@@ -124,6 +124,21 @@ describe("a WebSocket", () => {
       assert.equal(sockets.length, 1);
     }, { pages: 2 }));
 
+  it("asks again for a channel that is wanted while it is being given up", () =>
+    story(async ({ page, socket, connection }) => {
+      page.say({ type: "channels", channels: [] });
+      connection.change();
+      await until(() => socket.asked("unsubscribe").length);
+      page.say({ type: "channels", channels: ["c"] });
+      await socket.answer("unsubscribe", { channels: ["c"], cursor: "1~6" });
+      const [{ params }] = await until(() => socket.asked("subscribe").length &&
+        socket.asked("subscribe"));
+      assert.deepEqual(params.channels, ["c"]);
+      assert.equal(page.of("subscribed").length, 1);
+      await socket.answer("subscribe", { channels: ["c"], cursor: "1~7" });
+      await until(() => page.of("subscribed").length === 2);
+    }));
+
   it("tells a page what is refused as a whole", () =>
     story(async ({ page, socket }) => {
       page.say({ type: "channels", channels: ["c", "secret"] });
