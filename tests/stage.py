@@ -30,6 +30,25 @@ from push_server.wheel import TICK
 T = TypeVar("T")
 
 
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop that the test turns by hand, and whose time it moves on."""
+
+    _ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self._ahead
+
+    def turn(self, seconds: float = 0) -> None:
+        """Do all that is due now, and then what is due when so many seconds have passed."""
+        self._do_what_is_due()
+        self._ahead += seconds
+        self._do_what_is_due()
+
+    def _do_what_is_due(self) -> None:
+        for _ in range(5):
+            self.run_until_complete(asyncio.sleep(0))
+
+
 class Clock:
     """Stands in for the module `time`."""
 
@@ -167,7 +186,7 @@ class Stage:
         self.clock = Clock()
         for module in ("disruptions", "hub", "greeting", "lifetimes"):
             patch.setattr(f"push_server.{module}.time", self.clock)
-        self.loop = asyncio.new_event_loop()
+        self.loop = Loop()
         self._ids = itertools.count()
         self.revocations = Revocations()
         self.tasks: list[asyncio.Task[None]] = []

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stage import Stage
+from stage import Loop, Stage
+from waiting import PATIENCE
 
-from push_server.bayeux import mailbox as mailboxes
 from push_server.bayeux.elements import BAYEUX
-from push_server.bayeux.mailbox import REPLAY_BYTES, Mailbox, farewell
+from push_server.bayeux.mailbox import GONE_SECONDS, REPLAY_BYTES, Mailbox, farewell
 from push_server.bayeux.names import to_channel, to_glob, to_name
 from push_server.bayeux.requests import check_callback, json_of, messages_of, script
 from push_server.brokers.memory import MemoryBroker
@@ -21,7 +21,7 @@ from push_server.channels import Namespaces
 from push_server.doors.bayeux import POLLING, SEEN_LIMIT, Bayeux, Client
 from push_server.doors.bayeux_http import _Stream
 from push_server.doors.bayeux_socket import _Line
-from push_server.doors.lobby import Lobby
+from push_server.doors.lobby import CONNECT_SECONDS, Lobby
 from push_server.errors import BadInput, Unavailable
 from push_server.history import EPOCH
 from push_server.positions import Position
@@ -196,7 +196,8 @@ class Owner:
     queue_bytes = 1000
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self._loop = Loop()
+        self.loop: asyncio.AbstractEventLoop = self._loop
         self.watch: Any = None
         self.blocked: set[Any] = set()
         self.ends: list[str] = []
@@ -205,8 +206,7 @@ class Owner:
         self.ends.append(reason)
 
     def turn(self, seconds: float = 0) -> None:
-        for _ in range(3):
-            self.loop.run_until_complete(asyncio.sleep(seconds / 3))
+        self._loop.turn(seconds)
 
 
 @pytest.fixture
@@ -273,8 +273,10 @@ def test_a_held_connect_gets_all_of_one_turn(owner: Owner) -> None:
 
 def test_a_held_connect_has_its_time(owner: Owner) -> None:
     box, got = Mailbox(owner, acks=False), Answers()
-    box.connect(REPLY, got.send, 0.02)
-    owner.turn(0.1)
+    box.connect(REPLY, got.send, 10)
+    owner.turn(9)
+    assert got == []
+    owner.turn(2)
     assert got == [[REPLY]]
     box.close("left")
 
@@ -391,18 +393,16 @@ def test_what_waits_has_a_budget(owner: Owner, acks: bool) -> None:
     assert owner.ends == ["slow"]
 
 
-def test_a_client_that_comes_no_more_is_gone(
-    owner: Owner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mailboxes, "GONE_SECONDS", 0.05)
+def test_a_client_that_comes_no_more_is_gone(owner: Owner) -> None:
     box, got = Mailbox(owner, acks=False), Answers()
     ended: list[bool] = []
     box.on_end = lambda: ended.append(True)
-    box.connect(REPLY, got.send, 0.1)
-    owner.turn(0.08)
+    box.connect(REPLY, got.send, 2 * GONE_SECONDS)
+    owner.turn(1.5 * GONE_SECONDS)
     assert not box.ended  # it is held
     box.stream(got.send, lambda mailbox, reason: None, idle)  # which is no sign of life
-    owner.turn(0.2)
+    owner.turn(GONE_SECONDS)  # its connect is answered
+    owner.turn(1.5 * GONE_SECONDS)
     assert (owner.ends, ended, got) == (["gone"], [True], [[REPLY]])
     assert not box.release()
 
@@ -560,7 +560,6 @@ def test_a_stream_whose_client_is_gone_takes_nothing(monkeypatch: pytest.MonkeyP
 
 
 def test_a_websocket_has_a_session_or_has_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("push_server.doors.lobby.CONNECT_SECONDS", 0.1)
     stage = Stage(monkeypatch, Namespaces())
     context: Any = SimpleNamespace(hub=stage.hub, settings=Settings())
     bayeux, lobby = Bayeux(context), Lobby(context)
@@ -582,7 +581,7 @@ def test_a_websocket_has_a_session_or_has_to_go(monkeypatch: pytest.MonkeyPatch)
     box.close("gone")
     assert [line._connection.open for line in lines] == [False, True]
     assert lobby._strangers.total() == 1
-    stage.run(asyncio.sleep(0.2))
+    stage.loop.turn(CONNECT_SECONDS + 1)
     assert [line._connection.open for line in lines] == [False, False]
     for client, _ in pairs:
         client.close()
@@ -621,7 +620,7 @@ class Site:
 
     def answer(self, asked: "asyncio.Task[dict[str, Any]]") -> dict[str, Any]:
         async def soon() -> dict[str, Any]:
-            return await asyncio.wait_for(asked, 5)
+            return await asyncio.wait_for(asked, PATIENCE)
 
         return self.stage.run(soon())
 

@@ -428,18 +428,19 @@ async def test_an_id_that_has_its_place_tells_that_something_was_missed(
 async def test_history_is_not_read_before_the_bus_is_heard(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = Ear.send
+    send, placed = Ear.send, asyncio.Event()
 
     async def late(ear: Ear, command: str, names: Sequence[str]) -> None:
-        await asyncio.sleep(0.1)
+        await placed.wait()
         await send(ear, command, names)
 
     async with nodes(redis, 2) as (one, two):
         monkeypatch.setattr(Ear, "send", late)
         one.broker.join("b")
         reading = asyncio.create_task(one.broker.read({"b": None}))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # in which it could have been read
         await publish(two.broker, "b", 1)
+        placed.set()
         head = (await reading)["b"].head
         assert (head.offset, one.offsets("b")) == (1, [])
 

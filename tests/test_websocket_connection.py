@@ -1,20 +1,19 @@
 """The connection under a WebSocket, with its clock in the hands of the test."""
 
-import asyncio
 import contextlib
 import json
 import socket
 import time
 import tracemalloc
+from asyncio import AbstractEventLoop
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stage import Stage
+from stage import Loop, Stage
 from wire_ws import BINARY, CLOSE, CONT, PING, TEXT, frame
 
-from push_server import websocket
 from push_server.channels import Namespaces
 from push_server.connection import SocketConnection
 from push_server.doors.conversation import Conversation
@@ -24,7 +23,7 @@ from push_server.settings import Settings
 from push_server.tokens import TokenKeys
 from push_server.transports.frames import Kind, Violation
 from push_server.watch import Watch
-from push_server.websocket import WebSocketConnection
+from push_server.websocket import GOODBYE_SECONDS, MESSAGE_SECONDS, WebSocketConnection
 
 
 class Host:
@@ -33,7 +32,8 @@ class Host:
     queue_bytes = 100_000
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self._loop = Loop()
+        self.loop: AbstractEventLoop = self._loop
         self.watch = Watch(self.loop)
         self.blocked: set[SocketConnection] = set()
         self.ends: list[str] = []
@@ -45,8 +45,7 @@ class Host:
         self.ends.append(reason)
 
     def turn(self, seconds: float = 0) -> None:
-        for _ in range(3):
-            self.loop.run_until_complete(asyncio.sleep(seconds / 3))
+        self._loop.turn(seconds)
 
 
 class Line:
@@ -79,6 +78,7 @@ class Line:
         self.endings += 1
 
     def send(self, data: bytes, seconds: float = 0) -> None:
+        """Send this, and let so much time pass."""
         self.client.sendall(data)
         self.host.turn(seconds)
 
@@ -90,9 +90,7 @@ class Line:
 
 
 @pytest.fixture
-def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
-    monkeypatch.setattr(websocket, "MESSAGE_SECONDS", 0.15)
-    monkeypatch.setattr(websocket, "GOODBYE_SECONDS", 0.1)
+def line() -> Iterator[Line]:
     made = Line()
     yield made
     made.close()
@@ -100,28 +98,27 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
 
 def test_each_message_has_its_own_time(line: Line) -> None:
     one, two = frame(TEXT, b"one"), frame(TEXT, b"two")
-    line.send(one[:3], 0.1)
-    line.send(one[3:] + two[:3], 0.1)  # the time of the second begins here
-    line.send(two[3:], 0.2)
+    line.send(one[:3], 0.6 * MESSAGE_SECONDS)
+    line.send(one[3:] + two[:3], 0.6 * MESSAGE_SECONDS)  # the time of the second begins here
+    line.send(two[3:], 2 * MESSAGE_SECONDS)
     assert line.got == [b"one", b"two"]
     assert not line.violations and line.connection.open
 
 
 def test_a_message_that_takes_too_long(line: Line) -> None:
-    line.send(frame(TEXT, b"x", fin=False), 0.1)
-    line.send(frame(PING) + frame(CONT, b"y", fin=False), 0.1)
+    line.send(frame(TEXT, b"x", fin=False), 0.6 * MESSAGE_SECONDS)
+    line.send(frame(PING) + frame(CONT, b"y", fin=False), 0.6 * MESSAGE_SECONDS)
     assert line.violations == [1008]
 
 
 def test_nothing_is_read_while_it_is_paused(line: Line) -> None:
     line.pauses = True
     third = frame(TEXT, b"3")
-    line.send(frame(TEXT, b"1") + frame(TEXT, b"2") + third[:4], 0.2)
+    line.send(frame(TEXT, b"1") + frame(TEXT, b"2") + third[:4], 2 * MESSAGE_SECONDS)
     assert line.got == [b"1"]
-    line.send(b"", 0.2)
-    line.client.sendall(third[4:])
+    line.send(b"", 2 * MESSAGE_SECONDS)
     # What waits for us is not the client's delay.
-    line.host.turn(0.2)
+    line.send(third[4:], 2 * MESSAGE_SECONDS)
     assert not line.violations
     for number in (2, 3):
         line.connection.resume()
@@ -147,14 +144,14 @@ def test_what_is_received_after_the_end_is_passed_over(line: Line) -> None:
     assert line.client.recv(100) == b"\x88\x0b\x03\xebtext only"
     assert line.client.recv(100) == b""
     line.client.close()
-    line.host.turn(0.01)
+    line.host.turn()
     assert line.host.ends == ["gone"] and line.endings == 1
 
 
 def test_a_client_that_never_closes_is_cut(line: Line) -> None:
     line.send(frame(CLOSE, b"\x03\xe8"))
     assert line.host.ends == []
-    line.host.turn(0.2)
+    line.host.turn(GOODBYE_SECONDS + 1)
     assert line.host.ends == ["done"] and line.endings == 1
 
 
@@ -164,7 +161,7 @@ def test_last_words_leave_before_a_revoked_client_is_cut(line: Line) -> None:
     line.connection.close("revoked")
     assert line.host.ends == []
     assert line.client.recv(100).startswith(b"last\x88")
-    line.host.turn(0.2)
+    line.host.turn(GOODBYE_SECONDS + 1)
     assert line.host.ends == ["done"]
 
 
