@@ -123,3 +123,23 @@ test("a frame that nothing comes of is given more time with each attempt", async
   page.setTimeout = setTimeout;
   push.close();
 });
+
+test("a token function that throws whatever it likes is asked again", async () => {
+  const { page, frame } = stage();
+  const thrown = [undefined, new DOMException("late", "TimeoutError")];
+  page.Math = Object.create(Math, { random: { value: () => 0 } });
+  const token = () => {
+    if (thrown.length) throw thrown.shift();
+    return "a.b";
+  };
+  const push = page.Push.connect({ server: "http://push.example.test", token });
+  const errors = [];
+  push.on("error", ({ code }) => errors.push(code));
+  try {
+    await until(() => frame.load);
+    // Nobody listened yet when the first was thrown.
+    assert.deepEqual(errors, ["token_unavailable"]);
+  } finally {
+    push.close();
+  }
+});

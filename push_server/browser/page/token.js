@@ -61,9 +61,10 @@ class TokenDesk {
       if (token.length <= MAX_TOKEN && TOKEN.test(token)) return { token };
       throw new PushError("token_malformed", "What the site returned is not a token.");
     } catch (error) {
-      const { status, code, message } = /** @type {any} */ (error);
+      // Anything can be thrown, nothing too; and what browsers throw has numbers for codes.
+      const { status, code, message = "" } = /** @type {any} */ (error ?? {});
       if (status === 401 || status === 403) return { signedOut: true };
-      this.fail(code || "token_unavailable", message);
+      this.fail(typeof code === "string" ? code : "token_unavailable", message);
       return {};
     }
   }
