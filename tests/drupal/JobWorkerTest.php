@@ -46,6 +46,7 @@ final class JobWorkerTest extends TestCase
                 $this->lines[] = strtr((string) $message, array_map('strval', $context));
             }
         };
+        $folder = sys_get_temp_dir() . '/push-test-' . bin2hex(random_bytes(6));
         // Port 9 is refused at once.
         $settings = new Settings(['push_server' => [
             'url' => 'http://127.0.0.1:9',
@@ -53,7 +54,7 @@ final class JobWorkerTest extends TestCase
             'token_key' => str_repeat('t', 32),
             'api_key' => 'whsec_' . base64_encode(str_repeat('a', 32)),
             // Other runs share no pause with this one.
-            'spool' => '',
+            'spool' => $folder,
         ]]);
         $clients = new ClientFactory(Parts::config(), $settings, $database, $lock, new NullLogger());
         $clients->client()->publish('a', 1);
@@ -66,7 +67,12 @@ final class JobWorkerTest extends TestCase
             $property->setValue($worker, $value);
         }
         // An item whose worker throws is done again, and users would be notified twice.
-        $worker->processItem([]);
+        try {
+            $worker->processItem([]);
+        } finally {
+            array_map(unlink(...), glob("$folder/*") ?: []);
+            rmdir($folder);
+        }
         self::assertSame(['Nothing was pushed: The database is locked.'], $log->lines);
     }
 }
