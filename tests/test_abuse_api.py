@@ -507,7 +507,6 @@ def test_26_by_absolute_target(push: PushServer, form: str) -> None:
         ("Origin", "null"),
         ("Sec-Fetch-Site", "same-origin"),
         ("Sec-Fetch-Site", "none"),
-        ("Sec-Fetch-Mode", "no-cors"),
         ("sec-fetch-dest", "empty"),
         ("Sec-Fetch-User", "?1"),
         ("Cookie", "a=b"),
@@ -524,6 +523,15 @@ def test_27_a_browser_at_the_internal_port(push: PushServer, name: str, value: s
         assert response.status == 403, headers
     assert head_of(push, channel) == 0
     assert push.get("/metrics", internal=True, headers={name: value}).status == 403
+
+
+def test_27_fetch_in_node_is_no_browser(push: PushServer) -> None:
+    """It says this of itself. A browser that says it names the site and the destination, too."""
+    channel = fresh("node")
+    body = command(channel=channel, data=1)
+    fetch = {"Sec-Fetch-Mode": "cors", "Accept-Language": "*", "User-Agent": "node"}
+    assert push.api_raw(body, {**push.signed_headers(body), **fetch}).status == 200
+    assert head_of(push, channel) == 1
 
 
 def test_methods_of_the_internal_listener(push: PushServer) -> None:

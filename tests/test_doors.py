@@ -728,7 +728,7 @@ def test_unsigned(house: House) -> None:
     house.post({"method": "stats"}, path="/api?a=b", status=401)
 
 
-@pytest.mark.parametrize("name", ["Origin", "Cookie", "Sec-Fetch-Site", "Sec-Fetch-Mode"])
+@pytest.mark.parametrize("name", ["Origin", "Cookie", "Sec-Fetch-Site", "Sec-Fetch-Dest"])
 @pytest.mark.parametrize("path", ["/api", "/live", "/ready", "/metrics", "/nothing"])
 def test_browsers_are_refused_before_anything_else(house: House, name: str, path: str) -> None:
     answer = house.internal.get(path, headers={name: "x"}, status=403)

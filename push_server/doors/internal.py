@@ -23,6 +23,8 @@ from push_server.transports.base import Headers
 BATCH_LIMIT = 1000
 _BROWSER = ("HTTP_ORIGIN", "HTTP_COOKIE", "HTTP_SEC_FETCH_")
 """What the headers of a browser begin with. They may be empty, and more of them may come."""
+_NODE = "HTTP_SEC_FETCH_MODE"
+"""What `fetch` in Node sends of these; a browser sends the others with it."""
 
 
 class ApiDoor:
@@ -109,7 +111,7 @@ class HealthDoor:
 
 
 def _of_a_browser(name: str) -> bool:
-    return name.startswith(_BROWSER)
+    return name.startswith(_BROWSER) and name != _NODE
 
 
 def internal_application(context: Context) -> Router:
