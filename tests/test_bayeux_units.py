@@ -319,10 +319,18 @@ def test_acknowledgements(owner: Owner) -> None:
     box.write(b'{"n":2},')
     assert connect(1, 10) == [{"n": 1}, {"n": 2}, {**REPLY, "ext": {"ack": 3}}]
     assert connect(2) == [{"n": 2}, {**REPLY, "ext": {"ack": 4}}]
-    strange: list[object] = [None, "4", [], 1.5, -1]
-    for nonsense in strange:
-        assert connect(nonsense)[0] == {"n": 2}
-    assert connect(99) == [{**REPLY, "ext": {"ack": 10}}]
+    assert connect(99) == [{**REPLY, "ext": {"ack": 5}}]
+    box.close("left")
+
+
+@pytest.mark.parametrize("nonsense", [None, "1", [1], 1.5, -1, True], ids=str)
+def test_what_is_no_number_acknowledges_nothing(owner: Owner, nonsense: object) -> None:
+    box, got = Mailbox(owner, acks=True), Answers()
+    box.write(b'{"n":1},')
+    box.connect(REPLY, got.send, 0)
+    box.confirm(nonsense)
+    box.connect(REPLY, got.send, 0)
+    assert [answer[0] for answer in got] == [{"n": 1}, {"n": 1}]
     box.close("left")
 
 
